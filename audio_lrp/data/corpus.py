@@ -1,0 +1,65 @@
+"""A corpus: recordings of spoken digits on disk, and what is known of each."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from audio_lrp.data.folds import Fold, Gender
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """One recording and its labels.
+
+    Attributes:
+        path: the audio file.
+        digit: the spoken digit, 0 to 9.
+        speaker: the speaker's name in the corpus.
+        gender: the speaker's gender, ``None`` where the corpus does not say.
+        repetition: which utterance of this digit by this speaker, from 0.
+    """
+
+    path: Path
+    digit: int
+    speaker: str
+    gender: Gender | None
+    repetition: int
+
+
+TaskName = Literal["digit", "gender"]
+
+
+class Corpus(ABC):
+    """Indexes the recordings of one corpus; subclass it to plug in your own.
+
+    Args:
+        root: the corpus's folder.
+    """
+
+    name: ClassVar[str]
+    """The corpus's name in messages, titles and cache folders."""
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).expanduser()
+
+    def prepare(self) -> None:  # noqa: B027 (optional to override)
+        """Make the files exist (generate them, say); called once, in one process, before :attr:`recordings` is read."""
+
+    @cached_property
+    def recordings(self) -> tuple[Recording, ...]:
+        """All recordings, in an order that depends on the files' names alone."""
+        return tuple(sorted(self.scan(), key=lambda recording: recording.path.relative_to(self.root).as_posix()))
+
+    @abstractmethod
+    def scan(self) -> list[Recording]:
+        """Find the recordings below :attr:`root`, in any order.
+
+        Raises:
+            UserError: the folder is missing, holds no recording, or a file's name does not tell its labels.
+        """
+
+    def published_folds(self, task: TaskName) -> tuple[Fold, ...] | None:
+        """The folds published for this corpus and task, or ``None`` where there are none that fit the files found."""
+        return None

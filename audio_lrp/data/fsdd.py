@@ -1,0 +1,48 @@
+"""The Free Spoken Digit Dataset."""
+
+import re
+from typing import ClassVar, Final
+
+from audio_lrp.data.corpus import Corpus, Recording
+from audio_lrp.data.listing import no_recordings, wav_names
+from audio_lrp.errors import UserError
+
+LAYOUT: Final = "recordings/{digit}_{speaker}_{repetition}.wav"
+FILE_NAME: Final = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav", re.IGNORECASE)
+
+
+class FSDD(Corpus):
+    """Free Spoken Digit Dataset: 3,000 recordings of the digits 0 to 9 by 6 speakers, 50 repetitions each, 8 kHz.
+
+    The corpus does not label gender (all its speakers are male).
+
+    Source: https://github.com/Jakobovski/free-spoken-digit-dataset (CC BY-SA 4.0).
+
+    Args:
+        root: the repository's folder, or the folder ``recordings`` inside it.
+    """
+
+    name: ClassVar[str] = "FSDD"
+
+    def scan(self) -> list[Recording]:
+        """Find all recordings.
+
+        Raises:
+            UserError: no recordings, or a file's name does not fit the layout.
+        """
+        nested = self.root / "recordings"
+        folder = nested if nested.is_dir() else self.root
+        recordings = []
+        for name in wav_names(folder):
+            match = FILE_NAME.fullmatch(name)
+            if match is None:
+                raise UserError(
+                    f"{folder / name}: its name does not tell its labels; files in {folder} must be called "
+                    "{digit}_{speaker}_{repetition}.wav: rename or remove it"
+                )
+            digit, speaker, repetition = match.groups()
+            recordings.append(Recording(folder / name, int(digit), speaker, None, int(repetition)))
+        if not recordings:
+            source = "https://github.com/Jakobovski/free-spoken-digit-dataset"
+            raise no_recordings(self.name, self.root, LAYOUT, source)
+        return recordings
