@@ -1,0 +1,279 @@
+"""Recordings decoded and resampled once, packed into one memory-mapped file."""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import BinaryIO, Final, Literal
+
+import numpy as np
+import platformdirs
+from filelock import FileLock, Timeout
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from audio_lrp.data.decode import UnusableRecordingError, decode, loudest_window
+from audio_lrp.data.fingerprint import content_key, recall, remember, stat_signature
+from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
+from audio_lrp.errors import UserError
+
+LongClipPolicy = Literal["energy", "center", "error"]
+"""Which second of a longer clip is used: the one with the most energy, the one in the middle, or none (an error)."""
+
+ENVIRONMENT_VARIABLE: Final = "AUDIO_LRP_CACHE"
+FORMAT: Final = f"1 {SAMPLE_RATE} Hz"  # to be changed whenever the same recordings would be packed differently
+SAMPLES: Final = "samples.int16"
+INDEX: Final = "index.npy"
+NAMES: Final = "names.json"
+CLIP: Final = np.dtype([("length", "<i8"), ("loudest", "<i8"), ("scale", "<f4")])
+CLIPS_IN_MEMORY: Final = 256
+
+logger = logging.getLogger(__name__)
+
+
+class DamagedCacheError(Exception):
+    """A cache folder is missing, incomplete or unreadable: it has to be built."""
+
+
+class PackedClips:
+    """All recordings of a corpus as mono clips at 8 kHz.
+
+    Each clip is normalised to its own peak and stored as int16 with one float32 scale, so that quiet recordings keep
+    their precision: samples are off by at most ``0.51 / 32767`` of their clip's peak. An object is pickled as the name
+    of its folder and maps the file anew in the process that gets it.
+
+    Args:
+        folder: a folder of the cache, see :meth:`open`.
+        root: the corpus's folder, to name recordings in messages.
+
+    Attributes:
+        lengths: samples at 8 kHz of every clip, uncut, int64 [N].
+
+    Raises:
+        DamagedCacheError: the folder is missing, incomplete or unreadable.
+    """
+
+    def __init__(self, folder: Path, root: Path) -> None:
+        self.folder = folder
+        self.root = root
+        try:
+            index = np.load(folder / INDEX, allow_pickle=False)
+            size = (folder / SAMPLES).stat().st_size
+        except (OSError, ValueError, EOFError) as error:
+            raise DamagedCacheError(f"{folder}: {error}") from error
+        if index.dtype != CLIP or index.ndim != 1 or size != index["length"].sum() * 2:
+            raise DamagedCacheError(f"{folder}: the samples do not fit the index")
+        self.lengths: NDArray[np.int64] = index["length"].copy()
+        self._loudest: NDArray[np.int64] = index["loudest"].copy()
+        self._scales: NDArray[np.float32] = index["scale"].copy()
+        self._offsets: NDArray[np.int64] = np.cumsum(self.lengths) - self.lengths
+        # A plain array over the map: slicing a np.memmap itself is several times slower.
+        self._samples: NDArray[np.int16] = np.asarray(np.memmap(folder / SAMPLES, dtype="<i2", mode="r"))
+
+    def __reduce__(self) -> tuple[type["PackedClips"], tuple[Path, Path]]:
+        return PackedClips, (self.folder, self.root)
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @classmethod
+    def open(
+        cls, corpus_name: str, root: Path, paths: Sequence[Path], cache_dir: str | Path | None = None
+    ) -> "PackedClips":
+        """Open the cache of these recordings, building it if they are new, were changed, or it is damaged.
+
+        The cache's folder is called by the corpus's name and a hash of the recordings' content, so that copies of a
+        corpus share it. Files whose sizes and times did not change are not read again. Of processes that start at
+        once, one builds and the others wait for it.
+
+        Args:
+            corpus_name: name for the cache's folder and messages.
+            root: the corpus's folder.
+            paths: recordings below ``root``; clip i is ``paths[i]``.
+            cache_dir: folder for caches; ``"beside"`` keeps them in ``<root>/.audio-lrp-cache``; by default the
+                environment variable ``AUDIO_LRP_CACHE``, or else the user's cache folder.
+
+        Raises:
+            UserError: no recordings, some that cannot be used, or a cache folder that cannot be written.
+        """
+        if not paths:
+            raise UserError(f"{corpus_name} has no recordings below {root}; set --data.root to the corpus's folder")
+        caches = caches_folder(root, cache_dir)
+        signature = stat_signature(corpus_name, root, paths)
+        name = recall(caches, signature)
+        if name is not None and intact(caches / name, len(paths)):
+            return cls(caches / name, root)
+        name = f"{corpus_name}-{content_key(root, paths, FORMAT)}"
+        try:
+            with exclusively(caches):
+                if not intact(caches / name, len(paths)):
+                    build(caches / name, corpus_name, root, paths, signature)
+                remember(caches, signature, name)
+        except OSError as error:
+            if not intact(caches / name, len(paths)):  # else somebody else built it: reading is all we need
+                raise UserError(
+                    f"the recordings of {corpus_name} cannot be packed into {caches} ({error.strerror or error}); free "
+                    f"space there, or choose another folder by --data.cache_dir or the variable {ENVIRONMENT_VARIABLE}"
+                ) from error
+        return cls(caches / name, root)
+
+    def window(self, policy: LongClipPolicy) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """The part of each clip that is used, at most one second.
+
+        Args:
+            policy: which second of a longer clip.
+
+        Returns:
+            First sample inside the clip [N], and number of samples [N], at most 8,000.
+
+        Raises:
+            UserError: there are longer clips and the policy is ``"error"``.
+        """
+        lengths = np.minimum(self.lengths, NUM_SAMPLES)
+        if policy == "energy":
+            return self._loudest, lengths
+        if policy == "error":
+            self._refuse_long_clips()
+        return (self.lengths - lengths) // 2, lengths
+
+    def gather(
+        self, indices: NDArray[np.int64], policy: LongClipPolicy
+    ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Read clips.
+
+        Args:
+            indices: which clips [B].
+            policy: which second of longer clips.
+
+        Returns:
+            Clips [B, 8000] in int16 scale (full scale 32,768), from sample 0 on with zeros after their end, and their
+            lengths [B].
+
+        Raises:
+            UserError: there are clips longer than a second and the policy is ``"error"``.
+        """
+        starts, lengths = self.window(policy)
+        first, length = self._offsets[indices] + starts[indices], lengths[indices]
+        clips = np.zeros((len(indices), NUM_SAMPLES), dtype=np.float32)
+        for clip, begin, end, scale in zip(clips, first, first + length, self._scales[indices], strict=True):
+            np.multiply(self._samples[begin:end], scale, out=clip[: end - begin])
+        return clips, length
+
+    def _refuse_long_clips(self) -> None:
+        (long,) = np.nonzero(self.lengths > NUM_SAMPLES)
+        if len(long):
+            names = json.loads((self.folder / NAMES).read_text())
+            first = ", ".join(f"{self.root / names[i]} ({self.lengths[i] / SAMPLE_RATE:.2f} s)" for i in long[:3])
+            raise UserError(
+                f"{len(long)} recordings are longer than one second, the first of them {first}; "
+                "set --data.long_clips to energy or center to use one second of each, or remove them"
+            )
+
+
+def caches_folder(root: Path, cache_dir: str | Path | None) -> Path:
+    """The folder that holds the caches, see :meth:`PackedClips.open`."""
+    if cache_dir == "beside":
+        return root / ".audio-lrp-cache"
+    folder = cache_dir or os.environ.get(ENVIRONMENT_VARIABLE) or platformdirs.user_cache_dir("audio-lrp")
+    return Path(folder).expanduser()
+
+
+def intact(folder: Path, count: int) -> bool:
+    """Whether a folder is a complete cache of ``count`` clips."""
+    try:
+        return len(PackedClips(folder, folder)) == count
+    except DamagedCacheError:
+        return False
+
+
+@contextmanager
+def exclusively(folder: Path) -> Iterator[None]:
+    """Let one process at a time write to a folder; the system lifts the lock of a process that was killed."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        logger.warning("another process is packing recordings into %s: waiting for it", folder)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def build(folder: Path, corpus_name: str, root: Path, paths: Sequence[Path], signature: str) -> None:
+    """Build one cache completely before it gets its name; the caller holds the lock.
+
+    Raises:
+        UserError: some recordings cannot be used, or were changed meanwhile.
+        OSError: the folder cannot be written.
+    """
+    for stale in folder.parent.glob("*.building"):  # left by a process that was killed: nobody else builds now
+        shutil.rmtree(stale)
+    with TemporaryDirectory(dir=folder.parent, suffix=".building") as temporary:
+        packed = Path(temporary) / folder.name
+        packed.mkdir()
+        names = json.dumps([path.relative_to(root).as_posix() for path in paths])
+        (packed / NAMES).write_text(names)
+        with (packed / SAMPLES).open("wb") as samples, (packed / INDEX).open("wb") as index:
+            np.save(index, pack(corpus_name, paths, samples))
+            for file in (samples, index):
+                file.flush()
+                os.fsync(file.fileno())
+        if stat_signature(corpus_name, root, paths) != signature:
+            raise UserError(f"recordings of {corpus_name} below {root} were changed while they were read; start again")
+        if folder.exists():  # damaged
+            shutil.rmtree(folder)
+        packed.rename(folder)
+
+
+def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> NDArray[np.void]:
+    """Decode recordings in parallel and append them to a file in their order, a bounded number in memory.
+
+    Returns:
+        The index [N] of type :data:`CLIP`.
+
+    Raises:
+        UserError: some recordings cannot be used; the first few are named.
+    """
+    index = np.zeros(len(paths), dtype=CLIP)
+    unusable: list[str] = []
+    with (
+        ThreadPoolExecutor(os.cpu_count()) as pool,
+        tqdm(desc=f"packing {corpus_name}", total=len(paths), unit="clip", delay=1) as progress,
+    ):
+        for start in range(0, len(paths), CLIPS_IN_MEMORY):
+            chunk = paths[start : start + CLIPS_IN_MEMORY]
+            for i, clip in enumerate(pool.map(pack_clip, chunk), start):
+                if isinstance(clip, UnusableRecordingError):
+                    unusable.append(f"{paths[i]} ({clip})")
+                else:
+                    samples, scale = clip
+                    index[i] = len(samples), loudest_window(samples, NUM_SAMPLES), scale
+                    file.write(samples.data)
+                progress.update()
+    if unusable:
+        some = ", ".join(unusable[:3]) + (", ..." if len(unusable) > 3 else "")
+        raise UserError(
+            f"{len(unusable)} of {len(paths)} recordings of {corpus_name} cannot be used: {some}; "
+            "replace or remove them"
+        )
+    return index
+
+
+def pack_clip(path: Path) -> tuple[NDArray[np.int16], float] | UnusableRecordingError:
+    """Decode a recording to int16 samples [n] that use the whole range, and the factor that restores int16 scale."""
+    try:
+        samples = decode(path)
+    except UnusableRecordingError as error:
+        return error
+    peak = float(np.abs(samples).max())
+    if peak == 0:
+        return np.zeros(len(samples), dtype=np.int16), 0.0
+    return np.rint(np.divide(samples, peak, dtype=np.float64) * 32767).astype("<i2"), peak * 32768 / 32767

@@ -1,0 +1,89 @@
+"""Decoding one recording to mono samples at 8 kHz."""
+
+import re
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import soundfile
+import soxr
+from numpy.typing import NDArray
+
+from audio_lrp.data.representation import SAMPLE_RATE
+
+LOWEST_RATE: Final = 1000
+
+
+class UnusableRecordingError(Exception):
+    """Says, in a few words, why a file cannot be used."""
+
+
+def decode(path: Path) -> NDArray[np.float32]:
+    """Read a recording of any rate and number of channels as mono samples at 8 kHz.
+
+    Channels are averaged; other rates are converted by soxr in its "very high quality".
+
+    Returns:
+        Samples [N], full scale 1.
+
+    Raises:
+        UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that are not numbers.
+    """
+    try:
+        with soundfile.SoundFile(path) as file:
+            rate, header = file.samplerate, file.extra_info
+            channels: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
+    except soundfile.LibsndfileError as error:
+        empty = path.stat().st_size == 0
+        reason = "an empty file" if empty else f"not readable as audio: {error.error_string.rstrip('.')}"
+        raise UnusableRecordingError(reason) from error
+    if rate < LOWEST_RATE:  # a damaged header: converting 1 Hz to 8 kHz would need gigabytes
+        raise UnusableRecordingError(f"its header gives a sampling rate of {rate} Hz")
+    missing = missing_bytes(header)
+    if missing:
+        raise UnusableRecordingError(f"cut off: {missing} bytes that its header promises are missing")
+    samples: NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(samples).all():
+        raise UnusableRecordingError("holds samples that are infinite or not a number")
+    if rate != SAMPLE_RATE and len(samples):
+        samples = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="VHQ"), dtype=np.float32)
+    if not len(samples):
+        raise UnusableRecordingError("holds no samples")
+    return samples
+
+
+def missing_bytes(header: str) -> int:
+    """How many bytes of samples a WAV file lacks, by libsndfile's account of its header.
+
+    libsndfile reads what there is of a file cut off by a failed copy, and mentions it in this account alone. Programs
+    that write to a pipe cannot know the size and put a number close to 2^31 or 2^32 there: nothing is missing then.
+
+    Example:
+        >>> missing_bytes("data : 43842 (should be 21899)")
+        21943
+        >>> missing_bytes("data : 4294967295 (should be 43842)")
+        0
+    """
+    match = re.search(r"^data : (\d+) \(should be (\d+)\)", header, re.MULTILINE)
+    if match is None:
+        return 0
+    promised, found = int(match[1]), int(match[2])
+    return max(0, promised - found) if promised < 0x7FFF0000 else 0
+
+
+def loudest_window(samples: NDArray[np.int16], size: int) -> int:
+    """The first sample of the window with the largest sum of squares, the earliest of equals; 0 for short clips.
+
+    Args:
+        samples: the clip [N].
+        size: samples in the window.
+
+    Example:
+        >>> loudest_window(np.array([1, 0, 5, 5, 0, 1], dtype=np.int16), size=2)
+        2
+    """
+    if len(samples) <= size:
+        return 0
+    energy = np.cumsum(np.square(samples, dtype=np.int64))  # integers: exact, so that ties are ties
+    energy[size:] -= energy[:-size].copy()
+    return int(np.argmax(energy[size - 1 :]))

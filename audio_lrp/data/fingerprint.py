@@ -1,0 +1,87 @@
+"""Telling whether a corpus's files changed: quickly by their dates, surely by their content."""
+
+import contextlib
+import hashlib
+import json
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from operator import attrgetter
+from pathlib import Path
+
+from tqdm import tqdm
+
+from audio_lrp.errors import UserError
+
+REMEMBERED = "signatures.json"
+
+
+def stat_signature(corpus_name: str, root: Path, paths: Sequence[Path]) -> str:
+    """A hash of the files' places, sizes and times of change: equal as long as nobody touched them.
+
+    Raises:
+        UserError: a file is missing.
+    """
+    try:
+        facts = list(map(attrgetter("st_size", "st_mtime_ns", "st_ctime_ns"), map(os.stat, paths)))
+    except OSError as error:
+        raise unreadable(error) from error
+    return digest([corpus_name, os.path.abspath(root), *map(str, paths), repr(facts)])  # noqa: PTH100 (keeps links)
+
+
+def content_key(root: Path, paths: Sequence[Path], version: str) -> str:
+    """A hash of the files' content and their places below the corpus's folder, the same for every copy of the corpus.
+
+    Args:
+        root: the corpus's folder.
+        paths: files below it.
+        version: hashed along.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
+    try:
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
+            hashes = pool.map(lambda path: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), paths)
+            contents = list(tqdm(hashes, "checking recordings", total=len(paths), unit="file", delay=1))
+    except OSError as error:
+        raise unreadable(error) from error
+    return digest([version, *(path.relative_to(root).as_posix() for path in paths), *contents])
+
+
+def recall(folder: Path, signature: str) -> str | None:
+    """What :func:`remember` noted for this signature, ``None`` where it noted nothing."""
+    return _remembered(folder).get(signature)
+
+
+def remember(folder: Path, signature: str, cache_name: str) -> None:
+    """Note which cache in ``folder`` belongs to a signature, and forget the caches that are gone.
+
+    Only one process at a time may call this. A folder that must not be written remembers nothing.
+    """
+    notes = {old: name for old, name in _remembered(folder).items() if (folder / name).is_dir()}
+    temporary = folder / f"{REMEMBERED}.tmp"
+    with contextlib.suppress(OSError):
+        temporary.write_text(json.dumps(notes | {signature: cache_name}, indent=1))
+        temporary.replace(folder / REMEMBERED)
+
+
+def _remembered(folder: Path) -> dict[str, str]:
+    try:
+        notes = json.loads((folder / REMEMBERED).read_text())
+    except (OSError, ValueError):
+        return {}
+    if not isinstance(notes, dict):
+        return {}
+    return {signature: name for signature, name in notes.items() if isinstance(name, str)}
+
+
+def digest(parts: Sequence[str]) -> str:
+    """A hash of strings, 16 hexadecimal digits."""
+    # File names may hold bytes that are not text; JSON keeps ["a", "b"] apart from ["ab"].
+    return hashlib.blake2b(json.dumps(parts).encode(), digest_size=8).hexdigest()
+
+
+def unreadable(error: OSError) -> UserError:
+    """The error for a recording that is missing or must not be read."""
+    return UserError(f"the recording {error.filename} cannot be read ({error.strerror}); replace or remove it")
