@@ -1,0 +1,37 @@
+"""Corpora on disk, their packed cache, speaker-disjoint folds, input representations and data modules."""
+
+from audio_lrp.data.audiomnist import AudioMNIST
+from audio_lrp.data.augmentation import (
+    AdditiveNoise,
+    Augmentation,
+    RandomEqualizer,
+    SpectrogramMasking,
+    SpeedPerturbation,
+)
+from audio_lrp.data.batch import Batch
+from audio_lrp.data.corpus import Corpus, Recording
+from audio_lrp.data.corpus_datamodules import AudioMNISTDataModule, FSDDDataModule, SyntheticDigitsDataModule
+from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.data.fsdd import FSDD
+from audio_lrp.data.representation import Spectrogram, Waveform
+from audio_lrp.data.synthetic import SyntheticDigits
+
+__all__ = [
+    "FSDD",
+    "AdditiveNoise",
+    "AudioMNIST",
+    "AudioMNISTDataModule",
+    "Augmentation",
+    "Batch",
+    "Corpus",
+    "CorpusDataModule",
+    "FSDDDataModule",
+    "RandomEqualizer",
+    "Recording",
+    "Spectrogram",
+    "SpectrogramMasking",
+    "SpeedPerturbation",
+    "SyntheticDigits",
+    "SyntheticDigitsDataModule",
+    "Waveform",
+]

@@ -1,0 +1,154 @@
+"""Random changes to training clips that leave the label alone, computed for a whole batch on its device."""
+
+import math
+
+import torch
+import torchaudio
+from torch import Tensor, nn
+
+from audio_lrp.data.representation import NUM_SAMPLES
+from audio_lrp.errors import UserError
+
+
+class Augmentation(nn.Module):
+    """Base of all augmentations; override one of the two methods, or both.
+
+    Random numbers come from PyTorch's global generators, which ``seed_everything`` seeds.
+    """
+
+    def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Change the clips before they are placed in the second.
+
+        Args:
+            clip: samples in int16 scale, each clip from sample 0, zeros after it, [B, 8000].
+            length: number of samples of each clip, int64 [B].
+
+        Returns:
+            The changed clips [B, 8000] and their lengths [B].
+        """
+        return clip, length
+
+    def change_input(self, network_input: Tensor) -> Tensor:
+        """Change network inputs [B, 1, ...], computed from the placed clips."""
+        return network_input
+
+
+def _uniform(low: float, high: float, *shape: int, like: Tensor) -> Tensor:
+    return torch.empty(shape, device=like.device).uniform_(low, high)
+
+
+class SpeedPerturbation(Augmentation):
+    """Play each clip faster or slower, which moves pitch, formants and tempo together (Ko et al. 2015).
+
+    Band-limited interpolation with a Hann-windowed sinc of 16 taps. A clip that would outgrow the second is
+    slowed down no further than the second allows.
+
+    Args:
+        low: smallest speed factor.
+        high: largest speed factor.
+    """
+
+    half_width = 8
+
+    def __init__(self, low: float = 0.85, high: float = 1.15) -> None:
+        super().__init__()
+        if not 0.5 <= low <= high <= 2:
+            raise UserError(f"SpeedPerturbation needs 0.5 <= low <= high <= 2, got low {low} and high {high}")
+        self.low, self.high = low, high
+
+    def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Resample every clip by a factor of its own."""
+        speed = _uniform(self.low, self.high, len(clip), like=clip)
+        speed = torch.maximum(speed, length / NUM_SAMPLES)
+        taps = torch.arange(1 - self.half_width, self.half_width + 1, device=clip.device)
+        position = torch.arange(NUM_SAMPLES, device=clip.device) * speed[:, None]
+        nearest = position.floor()
+        # Above speed 1 the cut-off frequency falls with the new Nyquist frequency, or the top of the band aliases.
+        cutoff = (1 / speed).clamp(max=1)[:, None]
+        padded = nn.functional.pad(clip, (self.half_width, NUM_SAMPLES + self.half_width))
+        changed = torch.zeros_like(clip)
+        for tap in taps.tolist():
+            distance = position - (nearest + tap)
+            kernel = (
+                cutoff * torch.sinc(cutoff * distance) * (0.5 + 0.5 * torch.cos(math.pi * distance / self.half_width))
+            )
+            source = (nearest.long() + tap + self.half_width).clamp(max=padded.shape[1] - 1)
+            changed += kernel * padded.gather(1, source)
+        new_length = (length / speed).floor().long().clamp(1, NUM_SAMPLES)
+        beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= new_length[:, None]
+        return changed.masked_fill(beyond, 0.0), new_length
+
+
+class RandomEqualizer(Augmentation):
+    """Filter each clip with a smooth random frequency response, as another microphone and room would.
+
+    The response is drawn in decibels at equally spaced frequencies and interpolated linearly.
+
+    Args:
+        decibel: standard deviation of the response at each of the frequencies.
+        bands: number of frequencies at which the response is drawn, 0 Hz and 4 kHz among them.
+    """
+
+    def __init__(self, decibel: float = 4.0, bands: int = 8) -> None:
+        super().__init__()
+        if decibel < 0 or bands < 2:
+            raise UserError(f"RandomEqualizer needs decibel >= 0 and bands >= 2, got {decibel} and {bands}")
+        self.decibel, self.bands = decibel, bands
+
+    def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Filter every clip with a response of its own."""
+        drawn = torch.randn(len(clip), 1, self.bands, device=clip.device) * self.decibel
+        spectrum = torch.fft.rfft(clip)
+        response = nn.functional.interpolate(drawn, size=spectrum.shape[1], mode="linear", align_corners=True)[:, 0]
+        filtered = torch.fft.irfft(spectrum * 10 ** (response / 20), n=clip.shape[1])
+        beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= length[:, None]
+        return filtered.masked_fill(beyond, 0.0), length
+
+
+class AdditiveNoise(Augmentation):
+    """Add white noise to each clip, within the clip: the padding stays silent.
+
+    Args:
+        low: lowest signal-to-noise ratio in decibels.
+        high: highest signal-to-noise ratio in decibels.
+    """
+
+    def __init__(self, low: float = 10.0, high: float = 50.0) -> None:
+        super().__init__()
+        if low > high:
+            raise UserError(f"AdditiveNoise needs low <= high, got low {low} and high {high}")
+        self.low, self.high = low, high
+
+    def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Add noise of a level of its own to every clip."""
+        root_mean_square = (clip.square().sum(dim=1) / length.clamp(min=1)).sqrt()
+        ratio = _uniform(self.low, self.high, len(clip), like=clip)
+        noise = torch.randn_like(clip) * (root_mean_square / 10 ** (ratio / 20))[:, None]
+        beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= length[:, None]
+        return clip + noise.masked_fill(beyond, 0.0), length
+
+
+class SpectrogramMasking(Augmentation):
+    """Silence random bands of frequencies and of frames of spectrograms (SpecAugment, Park et al. 2019).
+
+    Args:
+        max_bins: widest band of frequencies, in bins of 17.6 Hz.
+        max_frames: longest stretch of time, in frames of 4.4 ms.
+        masks: how many bands and how many stretches.
+        silence: the input value that stands for silence: 0 for spectrograms of scale ``"unit"``, -80 for decibels.
+    """
+
+    def __init__(self, max_bins: int = 24, max_frames: int = 24, masks: int = 2, silence: float = 0.0) -> None:
+        super().__init__()
+        if min(max_bins, max_frames, masks) < 1:
+            raise UserError("SpectrogramMasking needs max_bins, max_frames and masks of at least 1")
+        self.masks, self.silence = masks, silence
+        self.frequency = torchaudio.transforms.FrequencyMasking(max_bins, iid_masks=True)
+        self.time = torchaudio.transforms.TimeMasking(max_frames, iid_masks=True)
+
+    def change_input(self, network_input: Tensor) -> Tensor:
+        """Mask every spectrogram [B, 1, F, T] at places of its own."""
+        for _ in range(self.masks):
+            network_input = self.frequency(network_input, self.silence)
+            network_input = self.time(network_input, self.silence)
+        return network_input

@@ -1,0 +1,207 @@
+"""The LightningDataModule of every corpus: task, fold, representation, placement."""
+
+from typing import Any, Literal
+
+import lightning as L
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from audio_lrp.data.augmentation import Augmentation
+from audio_lrp.data.batch import Batch
+from audio_lrp.data.cache import LongClipPolicy, PackedClips
+from audio_lrp.data.corpus import Corpus, TaskName
+from audio_lrp.data.dataset import ClipDataset
+from audio_lrp.data.placement import place, placement_offsets
+from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, Waveform
+from audio_lrp.data.splits import SplitName, split_recordings
+from audio_lrp.data.tasks import TASKS
+from audio_lrp.errors import UserError
+
+_EVALUATION_EPOCH = -1
+"""Stands for the epoch in placements that never change."""
+
+
+class CorpusDataModule(L.LightningDataModule):
+    """Batches of any corpus for one task and one fold.
+
+    Args:
+        corpus: the corpus; in a configuration the class path of any :class:`~audio_lrp.data.corpus.Corpus`.
+        task: ``"digit"`` (10 classes) or ``"gender"`` (2 classes).
+        fold: which fold, counted from 0.
+        num_folds: number of speaker-disjoint folds; ``None`` takes the folds published for the corpus and task, or 5
+            where none are.
+        representation: what the network sees: ``"waveform"`` [1, 8000] or ``"spectrogram"`` [1, 227, 227].
+        spectrogram_scale: ``"unit"`` maps -80..0 dB to 0..1, ``"decibel"`` keeps the decibels.
+        batch_size: clips in a batch, per process.
+        num_workers: worker processes of each data loader; 0 reads in the main process.
+        seed: seeds the order of training clips and all placements.
+        placement: in training, ``"random"`` places a clip elsewhere in every epoch, ``"fixed"`` (as in the paper)
+            at one random place for ever. In validation and test it is always fixed.
+        long_clips: clips longer than a second: ``"energy"`` keeps their loudest second, ``"center"`` the middle one,
+            ``"error"`` refuses them.
+        cache_dir: where the packed recordings are kept: a folder, ``"beside"`` the corpus, or ``None`` for the
+            user's cache folder.
+        augmentations: random changes to training clips, applied in this order.
+    """
+
+    def __init__(
+        self,
+        corpus: Corpus,
+        task: TaskName = "digit",
+        fold: int = 0,
+        num_folds: int | None = None,
+        representation: RepresentationName = "waveform",
+        spectrogram_scale: Literal["unit", "decibel"] = "unit",
+        batch_size: int = 64,
+        num_workers: int = 0,
+        seed: int = 0,
+        placement: Literal["random", "fixed"] = "random",
+        long_clips: LongClipPolicy = "energy",
+        cache_dir: str | None = None,
+        augmentations: list[Augmentation] | None = None,
+    ) -> None:
+        super().__init__()
+        if task not in TASKS:
+            raise UserError(f"unknown task {task!r}: data.task is one of {', '.join(TASKS)}")
+        if batch_size < 1 or num_workers < 0:
+            raise UserError(
+                "data.batch_size must be at least 1 and data.num_workers at least 0, "
+                f"got {batch_size} and {num_workers}"
+            )
+        self.corpus = corpus
+        self.task = TASKS[task]
+        self.fold = fold
+        self.num_folds = num_folds
+        self.representation: RepresentationName = representation
+        self.input_representation: Representation = (
+            Waveform() if representation == "waveform" else Spectrogram(spectrogram_scale)
+        )
+        self.batch_size = batch_size
+        self.num_workers = num_workers
+        self.seed = seed
+        self.placement = placement
+        self.long_clips: LongClipPolicy = long_clips
+        self.cache_dir = cache_dir
+        self.augmentations = augmentations or []
+        self.splits: dict[SplitName, ClipDataset] = {}
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """The classes' names in the order of their indices."""
+        return self.task.classes
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes of the task."""
+        return len(self.task.classes)
+
+    def prepare_data(self) -> None:
+        """Generate or find the corpus and pack it into the cache, in one process."""
+        self.corpus.prepare()
+        self._open_clips()
+
+    def _open_clips(self) -> PackedClips:
+        paths = [recording.path for recording in self.corpus.recordings]
+        return PackedClips.open(self.corpus.name, self.corpus.root, paths, cache_dir=self.cache_dir)
+
+    def setup(self, stage: str) -> None:
+        """Choose the clips of every split.
+
+        Raises:
+            UserError: the corpus has no labels for the task, or the fold does not exist.
+        """
+        if self.splits:
+            return
+        recordings = self.corpus.recordings
+        chosen = split_recordings(self.corpus, self.task, self.fold, self.num_folds)
+        clips = self._open_clips()
+        speakers = {name: number for number, name in enumerate(sorted({item.speaker for item in recordings}))}
+        for name, index in chosen.items():
+            labels = [self.task.label(recordings[position]) for position in index]
+            self.splits[name] = ClipDataset(
+                clips,
+                index=np.asarray(index, dtype=np.int64),
+                label=np.asarray(labels, dtype=np.int64),
+                speaker=np.asarray([speakers[recordings[position].speaker] for position in index], dtype=np.int64),
+                long_clips=self.long_clips,
+            )
+
+    def _loader(self, split: SplitName) -> DataLoader[Batch]:
+        training = split == "train"
+        return DataLoader(
+            self.splits[split],
+            batch_size=self.batch_size,
+            shuffle=training,
+            generator=torch.Generator().manual_seed(self.seed) if training else None,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            collate_fn=_already_a_batch,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        """Training clips in random order."""
+        return self._loader("train")
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        """Validation clips."""
+        return self._loader("validate")
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        """Test clips."""
+        return self._loader("test")
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        """Test clips."""
+        return self._loader("test")
+
+    def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Place the clips and compute their representation on the batch's device."""
+        if not isinstance(batch, Batch):
+            return batch
+        if self.trainer is not None and self.trainer.training:
+            return self._augmented(batch, self.trainer.current_epoch)
+        return self.represent(batch)
+
+    def represent(self, batch: Batch, epoch: int = _EVALUATION_EPOCH) -> Batch:
+        """Place clips from sample 0 in the second and compute the network's inputs."""
+        offset = placement_offsets(batch.index, batch.length, seed=self.seed, epoch=epoch)
+        signal = place(batch.input, offset)
+        network_input = self.input_representation.to(signal.device)(signal)
+        return Batch(network_input, batch.label, batch.speaker, offset, batch.length, batch.index)
+
+    def _augmented(self, batch: Batch, epoch: int) -> Batch:
+        clip, length = batch.input, batch.length
+        for augmentation in self.augmentations:
+            clip, length = augmentation.change_clip(clip, length)
+        changed = Batch(clip, batch.label, batch.speaker, batch.offset, length, batch.index)
+        changed = self.represent(changed, epoch if self.placement == "random" else _EVALUATION_EPOCH)
+        for augmentation in self.augmentations:
+            changed.input = augmentation.change_input(changed.input)
+        return changed
+
+    def examples(self, split: Literal["validate", "test"], count: int, seed: int) -> Batch:
+        """A fixed choice of clips, spread evenly over the classes, as network inputs on the CPU.
+
+        Args:
+            split: where to choose from.
+            count: how many clips; all of the split if it holds fewer.
+            seed: chooses.
+
+        Returns:
+            The same batch for the same arguments, in every process; drawn without touching global random numbers.
+        """
+        dataset = self.splits[split]
+        order = np.random.default_rng(seed).permutation(len(dataset))
+        rank_in_class = np.empty(len(order), dtype=np.int64)
+        for label in np.unique(dataset.label):
+            members = np.flatnonzero(dataset.label[order] == label)
+            rank_in_class[members] = np.arange(len(members))
+        chosen = order[np.lexsort((dataset.label[order], rank_in_class))][:count]
+        with torch.inference_mode(False), torch.no_grad():
+            return self.represent(dataset.__getitems__(chosen.tolist()))
+
+
+def _already_a_batch(batch: Any) -> Any:
+    return batch

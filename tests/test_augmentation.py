@@ -1,0 +1,106 @@
+"""Augmentations: what they change, and what they must not."""
+
+import numpy as np
+import pytest
+import scipy.signal
+import torch
+from torch import Tensor
+
+from audio_lrp.data.augmentation import AdditiveNoise, RandomEqualizer, SpectrogramMasking, SpeedPerturbation
+from audio_lrp.errors import UserError
+
+
+def tones(frequency: float, length: int = 5000, count: int = 4) -> tuple[Tensor, Tensor]:
+    clip = torch.zeros(count, 8000)
+    clip[:, :length] = 1000 * torch.sin(2 * torch.pi * frequency * torch.arange(length) / 8000)
+    return clip, torch.full((count,), length)
+
+
+def frequency_of(clip: np.ndarray) -> float:
+    spectrum = np.abs(np.fft.rfft(clip * np.hanning(len(clip)), n=1 << 17))
+    return float(spectrum.argmax() * 8000 / (1 << 17))
+
+
+@pytest.mark.parametrize("speed", [0.8, 1.0, 1.25])
+def test_speed_moves_pitch_and_length(speed: float) -> None:
+    clip, length = tones(440)
+    changed, new_length = SpeedPerturbation(speed, speed).change_clip(clip, length)
+    assert new_length.tolist() == [int(np.float32(5000) / np.float32(speed))] * 4
+    interior = changed[0, 20 : new_length[0] - 20].numpy()
+    assert frequency_of(interior) == pytest.approx(440 * speed, abs=0.5)
+    assert np.abs(interior).max() == pytest.approx(1000, rel=0.02)
+    assert (changed[0, new_length[0] :] == 0).all()
+
+
+def test_speed_one_changes_nothing() -> None:
+    clip, length = tones(1234)
+    changed, new_length = SpeedPerturbation(1.0, 1.0).change_clip(clip, length)
+    torch.testing.assert_close(changed, clip, rtol=0, atol=0.01)
+    assert torch.equal(new_length, length)
+
+
+def test_speed_does_not_alias() -> None:
+    """A tone that ends above the new Nyquist frequency is filtered out, not folded back."""
+    clip, length = tones(3800)
+    changed, new_length = SpeedPerturbation(1.25, 1.25).change_clip(clip, length)
+    interior = changed[0, 20 : new_length[0] - 20]
+    assert interior.square().mean().sqrt() < 0.1 * clip[0, :5000].square().mean().sqrt()
+
+
+def test_slowing_down_never_outgrows_the_second() -> None:
+    clip, length = tones(300, length=7900)
+    _, new_length = SpeedPerturbation(0.5, 0.5).change_clip(clip, length)
+    assert new_length.tolist() == [8000] * 4
+
+
+def test_equalizer_changes_the_spectrum_smoothly_within_the_clip() -> None:
+    torch.manual_seed(0)
+    clip = torch.zeros(2, 8000)
+    clip[:, :6000] = torch.randn(2, 6000) * 100
+    changed, length = RandomEqualizer(decibel=6.0).change_clip(clip, torch.tensor([6000, 6000]))
+    assert length.tolist() == [6000, 6000]
+    assert (changed[:, 6000:] == 0).all()
+    _, before = scipy.signal.welch(clip[0, :6000].numpy(), 8000, nperseg=256)
+    gain = 10 * np.log10(scipy.signal.welch(changed[0, :6000].numpy(), 8000, nperseg=256)[1] / before)
+    assert gain.std() > 1
+    # 129 frequencies, 8 knots: neighbours differ by little.
+    assert np.abs(np.diff(gain)).max() < 3
+
+
+def test_equalizer_of_zero_decibel_is_the_identity() -> None:
+    clip, length = tones(500)
+    torch.testing.assert_close(RandomEqualizer(decibel=0).change_clip(clip, length)[0], clip, rtol=0, atol=1e-2)
+
+
+def test_noise_has_the_stated_level_and_stays_in_the_clip() -> None:
+    torch.manual_seed(0)
+    clip, length = tones(500)
+    noise = AdditiveNoise(20.0, 20.0).change_clip(clip, length)[0] - clip
+    assert (noise[:, 5000:] == 0).all()
+    ratio = clip[:, :5000].square().mean(1) / noise[:, :5000].square().mean(1)
+    assert (10 * ratio.log10()).numpy() == pytest.approx(20, abs=0.5)
+
+
+def test_masking_silences_whole_rows_and_columns() -> None:
+    torch.manual_seed(0)
+    masked = SpectrogramMasking(max_bins=30, max_frames=30, masks=1).change_input(torch.ones(8, 1, 227, 227))
+    rows, columns = (masked == 0).all(dim=3), (masked == 0).all(dim=2)
+    assert 0 < rows.float().mean() < 0.2
+    assert 0 < columns.float().mean() < 0.2
+    assert torch.equal(masked[:, 0] == 0, rows.transpose(1, 2) | columns)
+    assert len({tuple(row.flatten().tolist()) for row in rows}) > 1
+
+
+@pytest.mark.parametrize(
+    ("wrong", "arguments"),
+    [
+        (SpeedPerturbation, {"low": 1.2, "high": 0.9}),
+        (SpeedPerturbation, {"low": 0.1, "high": 1.0}),
+        (RandomEqualizer, {"bands": 1}),
+        (AdditiveNoise, {"low": 30.0, "high": 10.0}),
+        (SpectrogramMasking, {"masks": 0}),
+    ],
+)
+def test_impossible_options_are_refused(wrong: type, arguments: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=wrong.__name__):
+        wrong(**arguments)

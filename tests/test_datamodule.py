@@ -1,0 +1,186 @@
+"""Splits, labels, placement and reproducibility of the data module."""
+
+from pathlib import Path
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from fake_corpus import ToneCorpus
+
+from audio_lrp.data.augmentation import SpeedPerturbation
+from audio_lrp.data.batch import Batch
+from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.errors import UserError
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ToneCorpus:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    return ToneCorpus(tmp_path / "tones")
+
+
+def ready(corpus: ToneCorpus, **options: object) -> CorpusDataModule:
+    datamodule = CorpusDataModule(corpus, num_folds=3, **options)
+    datamodule.prepare_data()
+    datamodule.setup("fit")
+    return datamodule
+
+
+def batches(loader: torch.utils.data.DataLoader[Batch]) -> Batch:
+    """All batches of a loader as one, in the order of the recordings."""
+    parts = list(loader)
+    joined = Batch(*(torch.cat([getattr(part, name) for part in parts]) for name in Batch.__dataclass_fields__))
+    order = joined.index.argsort()
+    return Batch(*(getattr(joined, name)[order] for name in Batch.__dataclass_fields__))
+
+
+def test_splits_are_disjoint_by_speaker_and_whole(corpus: ToneCorpus) -> None:
+    datamodule = ready(corpus)
+    speakers = [set(datamodule.splits[name].speaker) for name in ("train", "validate", "test")]
+    assert set.union(*speakers) == set(range(6))
+    assert sum(map(len, speakers)) == 6
+    index = np.concatenate([split.index for split in datamodule.splits.values()])
+    assert sorted(index) == list(range(len(corpus.recordings)))
+
+
+@pytest.mark.parametrize(("task", "classes"), [("digit", 10), ("gender", 2)])
+def test_labels_are_those_of_the_recordings(corpus: ToneCorpus, task: str, classes: int) -> None:
+    datamodule = ready(corpus, task=task)
+    assert datamodule.num_classes == len(datamodule.class_names) == classes
+    batch = batches(datamodule.test_dataloader())
+    for label, index in zip(batch.label.tolist(), batch.index.tolist(), strict=True):
+        recording = corpus.recordings[index]
+        wanted = str(recording.digit) if task == "digit" else recording.gender
+        assert datamodule.class_names[label] == wanted
+
+
+@pytest.mark.parametrize(("representation", "shape"), [("waveform", (1, 8000)), ("spectrogram", (1, 227, 227))])
+def test_representation_of_a_placed_clip(corpus: ToneCorpus, representation: str, shape: tuple[int, ...]) -> None:
+    datamodule = ready(corpus, representation=representation)
+    batch = datamodule.represent(next(iter(datamodule.val_dataloader())))
+    assert batch.input.shape[1:] == shape == datamodule.input_representation.shape
+    assert batch.input.dtype == torch.float32
+    assert ((batch.offset >= 0) & (batch.offset + batch.length <= 8000)).all()
+    if representation == "waveform":
+        for row in range(len(batch)):
+            start, stop = batch.offset[row], batch.offset[row] + batch.length[row]
+            assert (batch.input[row, 0, :start] == 0).all()
+            assert (batch.input[row, 0, stop:] == 0).all()
+            assert batch.input[row, 0, start:stop].abs().max() > 0.5
+
+
+def test_placement_is_the_same_for_any_batch_size_and_number_of_workers(corpus: ToneCorpus) -> None:
+    reference = batches(ready(corpus, batch_size=7).test_dataloader())
+    for options in ({"batch_size": 64}, {"batch_size": 5, "num_workers": 2}):
+        datamodule = ready(corpus, **options)
+        other = batches(datamodule.test_dataloader())
+        assert torch.equal(other.input, reference.input)
+        assert torch.equal(datamodule.represent(other).offset, datamodule.represent(reference).offset)
+
+
+class Recorder(L.LightningModule):
+    """Remembers what the training loop hands it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(()))
+        self.seen: list[tuple[int, Batch]] = []
+        self.validated: list[Batch] = []
+
+    def training_step(self, batch: Batch, batch_idx: int) -> torch.Tensor:
+        self.seen.append((self.current_epoch, batch))
+        return self.weight * batch.input.mean()
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.validated.append(batch)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+def offsets_by_epoch(datamodule: CorpusDataModule, tmp_path: Path) -> tuple[list[dict[int, int]], Recorder]:
+    module = Recorder()
+    trainer = L.Trainer(
+        max_epochs=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, num_sanity_val_steps=0,
+    )  # fmt: skip
+    trainer.fit(module, datamodule=datamodule)
+    epochs: list[dict[int, int]] = [{}, {}]
+    for epoch, batch in module.seen:
+        epochs[epoch].update(zip(batch.index.tolist(), batch.offset.tolist(), strict=True))
+    return epochs, module
+
+
+def test_training_places_anew_every_epoch_and_evaluation_never(corpus: ToneCorpus, tmp_path: Path) -> None:
+    (first, second), module = offsets_by_epoch(ready(corpus, batch_size=8), tmp_path)
+    assert first.keys() == second.keys()
+    assert sum(first[index] != second[index] for index in first) > 0.95 * len(first)
+    half = len(module.validated) // 2
+    for one, other in zip(module.validated[:half], module.validated[half:], strict=True):
+        assert torch.equal(one.input, other.input)
+
+
+def test_fixed_placement_never_moves(corpus: ToneCorpus, tmp_path: Path) -> None:
+    (first, second), _ = offsets_by_epoch(ready(corpus, batch_size=8, placement="fixed"), tmp_path)
+    assert first == second
+    assert len(set(first.values())) > len(first) // 2
+
+
+def test_augmentation_is_for_training_only(corpus: ToneCorpus, tmp_path: Path) -> None:
+    plain, faster = ready(corpus), ready(corpus, augmentations=[SpeedPerturbation(1.2, 1.2)])
+    _, module = offsets_by_epoch(faster, tmp_path)
+    lengths = dict(zip(plain.splits["train"].index, (r := batches(plain.train_dataloader())).length, strict=True))
+    assert len(lengths) == len(r)
+    for _, batch in module.seen:
+        for index, length in zip(batch.index.tolist(), batch.length.tolist(), strict=True):
+            assert length == pytest.approx(lengths[index] / 1.2, abs=1)
+    validated = torch.cat([batch.length for batch in module.validated[:1]])
+    assert torch.equal(validated, next(iter(plain.val_dataloader())).length)
+
+
+def test_examples_are_fixed_balanced_and_leave_random_numbers_alone(corpus: ToneCorpus) -> None:
+    datamodule = ready(corpus)
+    before = torch.get_rng_state()
+    first, again, other = (datamodule.examples("validate", 20, seed) for seed in (0, 0, 1))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert torch.equal(first.input, again.input)
+    assert not torch.equal(first.index, other.index)
+    assert torch.bincount(first.label, minlength=10).tolist() == [2] * 10
+    assert len(set(first.index.tolist())) == 20
+    with torch.inference_mode():
+        assert not datamodule.examples("validate", 3, 0).input.is_inference()
+
+
+def test_batch_moves_whole() -> None:
+    batch = Batch(*(torch.arange(3) for _ in Batch.__dataclass_fields__))
+    moved = batch.to("meta")
+    assert all(getattr(moved, name).device.type == "meta" for name in Batch.__dataclass_fields__)
+    assert len(batch) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"task": "accent"}, "unknown task 'accent'.*digit, gender"),
+        ({"fold": 3}, "fold 3 does not exist: ToneCorpus has folds 0 to 2"),
+        ({"fold": -1}, "fold -1 does not exist"),
+        ({"batch_size": 0}, "batch_size must be at least 1"),
+        ({"num_workers": -1}, "num_workers at least 0"),
+    ],
+)
+def test_wrong_options_are_refused(corpus: ToneCorpus, options: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ready(corpus, **options)
+
+
+def test_task_without_labels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"ToneCorpus at .* has no labels for the task 'gender'"):
+        ready(ToneCorpus(tmp_path / "tones", labelled=False), task="gender")
+
+
+def test_more_folds_than_speakers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match="folds"):
+        ready(ToneCorpus(tmp_path / "tones", speakers=2))
