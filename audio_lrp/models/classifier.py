@@ -1,0 +1,172 @@
+"""The LightningModule that trains a network to classify clips."""
+
+from collections.abc import Callable
+from typing import Any, Literal, Protocol
+
+import lightning as L
+import torch
+from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
+from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
+from torch import Tensor, nn
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
+
+from audio_lrp.errors import UserError
+from audio_lrp.models.schedule import WarmupCosine
+
+
+class LabelledBatch(Protocol):
+    """What the classifier reads of a batch: network input [B, ...] and label [B]."""
+
+    input: Tensor
+    label: Tensor
+
+    def __len__(self) -> int: ...
+
+
+class Classifier(L.LightningModule):
+    """Trains a network with cross entropy; logs loss, accuracy and macro F1, and at test time the confusion matrix.
+
+    Args:
+        network: makes the network from the number of classes; in a configuration the class path of any
+            ``nn.Module`` whose first argument is the number of classes, e.g. ``AudioNet``.
+        num_classes: number of classes; the command line takes it from the data.
+        representation: name of the data's input representation; the command line takes it from the data.
+        optimizer: makes the optimizer from the parameters.
+        scheduler: makes the learning rate scheduler from the optimizer.
+        scheduler_interval: whether the scheduler steps after every ``"step"`` or every ``"epoch"``.
+        label_smoothing: share of the target probability spread evenly over all classes.
+
+    Raises:
+        UserError: the network declares another representation than the data's, or, when training or testing
+            starts, does not map the data's inputs to one logit per class.
+    """
+
+    def __init__(
+        self,
+        network: Callable[[int], nn.Module],
+        num_classes: int,
+        representation: str,
+        optimizer: OptimizerCallable = torch.optim.AdamW,
+        scheduler: LRSchedulerCallable = WarmupCosine,
+        scheduler_interval: Literal["step", "epoch"] = "step",
+        label_smoothing: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
+        self.network = network(num_classes)
+        self.num_classes = num_classes
+        self.representation = representation
+        self._check_representation()
+        self.make_optimizer = optimizer
+        self.make_scheduler = scheduler
+        self.scheduler_interval = scheduler_interval
+        self.label_smoothing = label_smoothing
+        scores = MetricCollection(
+            {"accuracy": MulticlassAccuracy(num_classes, average="micro"), "f1": MulticlassF1Score(num_classes)}
+        )
+        self.validation_scores = scores.clone(prefix="val/")
+        self.test_scores = scores.clone(prefix="test/")
+        self.confusion_matrix = MulticlassConfusionMatrix(num_classes)
+
+    def _check_representation(self) -> None:
+        wanted = getattr(self.network, "representation", self.representation)
+        if wanted != self.representation:
+            raise UserError(
+                f"{type(self.network).__name__} takes the representation {wanted!r}, but the data gives "
+                f"{self.representation!r}: set data.init_args.representation to {wanted!r} or choose another network"
+            )
+
+    def setup(self, stage: str) -> None:
+        """Try the network on one silent input, so that a misfit is told before the first batch."""
+        datamodule = getattr(self.trainer, "datamodule", None)
+        shape = getattr(getattr(datamodule, "input_representation", None), "shape", None)
+        if shape is not None:
+            check_network(self.network, shape, self.num_classes)
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
+        """Logits [B, num_classes] of network inputs [B, ...]."""
+        logits: Tensor = self.network(input)
+        return logits
+
+    def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        """Cross entropy of one training batch."""
+        loss = nn.functional.cross_entropy(self(batch.input), batch.label, label_smoothing=self.label_smoothing)
+        self.log("train/loss", loss, batch_size=len(batch))
+        return loss
+
+    def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """Update loss and scores with one validation batch."""
+        self._evaluate(batch, "val", self.validation_scores)
+
+    def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
+        """Update loss, scores and confusion matrix with one test batch."""
+        logits = self._evaluate(batch, "test", self.test_scores)
+        self.confusion_matrix.update(logits, batch.label)
+
+    def predict_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
+        """Class probabilities [B, num_classes] of one batch."""
+        probabilities: Tensor = self(batch.input).float().softmax(dim=-1)
+        return probabilities
+
+    def _evaluate(self, batch: LabelledBatch, stage: str, scores: MetricCollection) -> Tensor:
+        logits: Tensor = self(batch.input).float()
+        loss = nn.functional.cross_entropy(logits, batch.label)
+        scores.update(logits, batch.label)
+        self.log(f"{stage}/loss", loss, batch_size=len(batch), sync_dist=True, prog_bar=stage == "val")
+        self.log_dict(scores, batch_size=len(batch), prog_bar=stage == "val")
+        return logits
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the confusions of an earlier test."""
+        self.confusion_matrix.reset()
+
+    def configure_optimizers(self) -> OptimizerLRScheduler:
+        """Optimizer and scheduler of the recipe."""
+        optimizer = self.make_optimizer(self.parameters())
+        scheduler: Any = self.make_scheduler(optimizer)
+        if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
+            scheduler = self._spread_over_training(scheduler)
+        settings: LRSchedulerConfigType = {"scheduler": scheduler, "interval": self.scheduler_interval}
+        if hasattr(scheduler, "monitor"):  # ReduceLROnPlateau
+            settings["monitor"] = scheduler.monitor
+        return {"optimizer": optimizer, "lr_scheduler": settings}
+
+    def _spread_over_training(self, scheduler: WarmupCosine) -> WarmupCosine:
+        steps = self.trainer.estimated_stepping_batches
+        if steps == float("inf"):
+            raise UserError(
+                "WarmupCosine needs to know when training ends: set trainer.max_epochs or trainer.max_steps, "
+                "or the scheduler's total_steps"
+            )
+        return WarmupCosine(scheduler.optimizer, warmup=scheduler.warmup, total_steps=int(steps))
+
+
+def check_network(network: nn.Module, shape: tuple[int, ...], num_classes: int) -> None:
+    """Run ``network`` on one input of zeros and check that one logit per class comes out.
+
+    Raises:
+        UserError: the network fails on inputs [1, ...] or gives another shape than [1, num_classes].
+    """
+    name = type(network).__name__
+    parameter = next(network.parameters(), torch.zeros(()))
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        with torch.no_grad():
+            output = network(torch.zeros(1, *shape, device=parameter.device, dtype=parameter.dtype))
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(
+            f"{name} cannot take the data's inputs of shape {shape} ({reason}): "
+            "choose a network made for this representation, or set data.init_args.representation"
+        ) from error
+    finally:
+        for module, training in modes:
+            module.training = training
+    if not isinstance(output, Tensor) or output.shape != (1, num_classes):
+        got = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise UserError(
+            f"{name} must return logits of shape (batch, {num_classes}) but returned {got} for a batch of one: "
+            "make its first argument the number of classes"
+        )

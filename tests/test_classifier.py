@@ -1,0 +1,145 @@
+"""The LightningModule: learning, metrics, recipes, and its refusals."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+from fake_corpus import ToneCorpus
+from torch import Tensor, nn
+
+from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.errors import UserError
+from audio_lrp.models import AlexNet, AudioNet, Classifier, WarmupCosine
+from audio_lrp.models.classifier import check_network
+
+
+class Linear(nn.Module):
+    """Logistic regression on the magnitude spectrum: enough for tones."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.dense = nn.Linear(200, num_classes)
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        magnitude = torch.fft.rfft(waveform[:, 0]).abs()[:, 1:4001]
+        return self.dense(magnitude.reshape(-1, 200, 20).mean(-1))
+
+
+@pytest.fixture
+def tones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CorpusDataModule:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    corpus = ToneCorpus(tmp_path / "tones", speakers=6, repetitions=2)
+    return CorpusDataModule(corpus, num_folds=3, batch_size=16)
+
+
+def trainer(tmp_path: Path, **options: Any) -> L.Trainer:
+    return L.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+        enable_model_summary=False, default_root_dir=tmp_path, **options,
+    )  # fmt: skip
+
+
+def adam(parameters: Any) -> torch.optim.Optimizer:
+    return torch.optim.Adam(parameters, lr=0.03)
+
+
+def test_learns_and_reports_what_numpy_counts(tones: CorpusDataModule, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(Linear, num_classes=10, representation="waveform", optimizer=adam)
+    run = trainer(tmp_path, max_epochs=15)
+    run.fit(classifier, datamodule=tones)
+    assert {"train/loss", "val/loss", "val/accuracy", "val/f1"} <= run.callback_metrics.keys()
+    (metrics,) = run.test(classifier, datamodule=tones, verbose=False)
+    probabilities = torch.cat(run.predict(classifier, datamodule=tones)).numpy()
+    label = tones.splits["test"].label
+    assert probabilities.sum(axis=1) == pytest.approx(1, abs=1e-5)
+    predicted = probabilities.argmax(axis=1)
+    assert metrics["test/accuracy"] == pytest.approx((predicted == label).mean(), abs=1e-6)
+    assert metrics["test/accuracy"] > 0.8
+    assert metrics["test/loss"] == pytest.approx(-np.log(probabilities[np.arange(len(label)), label]).mean(), rel=1e-4)
+    f1 = [
+        2 * ((predicted == k) & (label == k)).sum() / max(1, (predicted == k).sum() + (label == k).sum())
+        for k in range(10)
+    ]
+    assert metrics["test/f1"] == pytest.approx(np.mean(f1), abs=1e-6)
+    expected = np.zeros((10, 10), dtype=int)
+    np.add.at(expected, (label, predicted), 1)
+    np.testing.assert_array_equal(classifier.confusion_matrix.compute().numpy(), expected)
+
+
+def test_default_schedule_spans_the_training(tones: CorpusDataModule, tmp_path: Path) -> None:
+    classifier = Classifier(Linear, num_classes=10, representation="waveform")
+    rates: list[float] = []
+
+    class Watch(L.Callback):
+        def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    run = trainer(tmp_path, max_epochs=5, callbacks=[Watch()])
+    run.fit(classifier, datamodule=tones)
+    total = run.global_step
+    schedule = WarmupCosine(torch.optim.AdamW(Linear(10).parameters()), total_steps=total)
+    assert rates == pytest.approx([1e-3 * schedule.factor(step) for step in range(total)], rel=1e-6)
+    assert rates[-1] < 0.1 * max(rates)
+
+
+def test_schedule_without_an_end_is_refused(tones: CorpusDataModule, tmp_path: Path) -> None:
+    classifier = Classifier(Linear, num_classes=10, representation="waveform")
+    with pytest.raises(UserError, match=r"WarmupCosine .* trainer\.max_epochs"):
+        trainer(tmp_path, max_epochs=-1, max_time="00:00:00:05").fit(classifier, datamodule=tones)
+
+
+def test_scheduler_by_epoch_and_plateau(tones: CorpusDataModule, tmp_path: Path) -> None:
+    from lightning.pytorch.cli import ReduceLROnPlateau
+
+    classifier = Classifier(
+        Linear,
+        num_classes=10,
+        representation="waveform",
+        scheduler=lambda optimizer: ReduceLROnPlateau(optimizer, monitor="val/loss", patience=0),
+        scheduler_interval="epoch",
+    )
+    run = trainer(tmp_path, max_epochs=2)
+    run.fit(classifier, datamodule=tones)
+    assert run.lr_scheduler_configs[0].monitor == "val/loss"
+    assert run.lr_scheduler_configs[0].scheduler.last_epoch == 2
+
+
+@pytest.mark.parametrize(("network", "given"), [(AlexNet, "waveform"), (AudioNet, "spectrogram")])
+def test_network_of_another_representation_is_refused_at_once(network: type[nn.Module], given: str) -> None:
+    with pytest.raises(UserError, match=rf"{network.__name__} takes the representation .* set data"):
+        Classifier(network, num_classes=10, representation=given)
+
+
+def test_misfitting_network_is_refused_before_the_first_batch(tones: CorpusDataModule, tmp_path: Path) -> None:
+    def misfit(num_classes: int) -> nn.Module:
+        return nn.Sequential(nn.Flatten(), nn.Linear(7, num_classes))
+
+    classifier = Classifier(misfit, num_classes=10, representation="waveform")
+    with pytest.raises(UserError, match=r"Sequential cannot take the data's inputs of shape \(1, 8000\)"):
+        trainer(tmp_path, max_epochs=1).fit(classifier, datamodule=tones)
+
+
+def test_wrong_number_of_logits_is_refused() -> None:
+    with pytest.raises(UserError, match=r"must return logits of shape \(batch, 10\) but returned \(1, 3\)"):
+        check_network(nn.Sequential(nn.Flatten(), nn.Linear(8, 3)), (1, 8), 10)
+
+
+def test_checking_leaves_the_network_as_it_was() -> None:
+    network = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(8), nn.Dropout(), nn.Linear(8, 2))
+    network[2].eval()
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    random_state = torch.get_rng_state()
+    check_network(network, (1, 8), 2)
+    assert [module.training for module in network] == [True, True, False, True]
+    assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+    assert torch.equal(torch.get_rng_state(), random_state)
+
+
+@pytest.mark.parametrize("warmup", [-0.1, 1.0])
+def test_impossible_warmup_is_refused(warmup: float) -> None:
+    with pytest.raises(ValueError, match="share of the training"):
+        WarmupCosine(torch.optim.SGD(Linear(2).parameters(), lr=1), warmup=warmup)
