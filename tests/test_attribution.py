@@ -1,0 +1,600 @@
+"""The attribution call against zennit used directly, its guard, and what it refuses."""
+
+import copy
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import nn
+from torch.nn.utils import parametrizations, prune
+from zennit.attribution import Gradient
+from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.composites import EpsilonPlus, LayerMapComposite
+from zennit.layer import Sum
+from zennit.rules import Epsilon, Norm, Pass
+
+from audio_lrp.attribution import PRESETS, attribute, composite_by_name
+from audio_lrp.attribution.guard import guarded
+from audio_lrp.errors import UserError
+
+WAVEFORM, SPECTROGRAM = (1, 64), (1, 31, 31)
+
+
+def waveform_network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv1d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool1d(3, 2, ceil_mode=True)),
+        *(nn.Conv1d(6, 8, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2)),
+        *(nn.Flatten(), nn.Dropout(), nn.Linear(128, 16), nn.Dropout(), nn.Linear(16, 4)),
+    )
+
+
+def spectrogram_network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv2d(1, 4, 5, stride=2), nn.ReLU(inplace=True), nn.MaxPool2d(3, 2)),
+        *(nn.Conv2d(4, 8, (1, 3), padding=(0, 1), groups=2), nn.ReLU(inplace=True), nn.MaxPool2d(2)),
+        *(nn.Flatten(), nn.Linear(72, 16), nn.ReLU(inplace=True), nn.Dropout(), nn.Linear(16, 4)),
+    )
+
+
+NETWORKS = [(waveform_network, WAVEFORM), (spectrogram_network, SPECTROGRAM)]
+
+
+def random_input(shape=WAVEFORM, batch=5):
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(1))
+
+
+def zennit_relevance(network, inputs, target, composite):
+    """Relevance by zennit's own attributor, on a copy of the network."""
+    with Gradient(copy.deepcopy(network).eval(), composite) as attributor:
+        _, relevance = attributor(inputs.clone(), lambda output: output * torch.eye(output.shape[1])[target])
+    return relevance
+
+
+def assert_same_relevance(relevance, expected, tolerance=1e-6):
+    """Within the tolerance relative to the greatest relevance."""
+    assert (relevance - expected).abs().max() <= tolerance * expected.abs().max()
+    assert expected.abs().max() > 0
+
+
+# --- what it computes ---
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize(("build", "shape"), NETWORKS)
+def test_equals_zennit(preset, build, shape):
+    network, inputs, target = build(), random_input(shape), torch.tensor([3, 1, 0, 2, 1])
+    explanation = attribute(network, inputs, target, preset)
+    bounds = (inputs.min().item(), inputs.max().item())
+    assert_same_relevance(
+        explanation.relevance, zennit_relevance(network, inputs, target, composite_by_name(preset, bounds))
+    )
+    torch.testing.assert_close(explanation.output, network.eval()(inputs).detach(), rtol=1e-6, atol=1e-6)
+    assert explanation.target.tolist() == target.tolist()
+    assert explanation.composite == preset
+
+
+def test_accepts_a_zennit_composite():
+    network, inputs, target = waveform_network(), random_input(), torch.tensor([3, 1, 0, 2, 1])
+    explanation = attribute(network, inputs, target, EpsilonPlus(epsilon=0.1))
+    assert_same_relevance(explanation.relevance, zennit_relevance(network, inputs, target, EpsilonPlus(epsilon=0.1)))
+    assert explanation.composite == "EpsilonPlus"
+
+
+def test_predicted_is_the_largest_logit_in_eval_mode():
+    network, inputs = waveform_network(), random_input()
+    explanation = attribute(network, inputs)
+    predicted = network.eval()(inputs).argmax(dim=1)
+    assert explanation.target.tolist() == predicted.tolist()
+    assert torch.equal(explanation.relevance, attribute(network, inputs, predicted).relevance)
+
+
+@pytest.mark.parametrize("dtype", [torch.int32, torch.uint8])
+def test_target_may_be_any_integer_type(dtype):
+    network, inputs, target = waveform_network(), random_input(), torch.tensor([3, 1, 0, 2, 1])
+    explanation = attribute(network, inputs, target.to(dtype))
+    assert torch.equal(explanation.relevance, attribute(network, inputs, target).relevance)
+    assert explanation.target.dtype == torch.int64
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_chunks_do_not_change_the_result(preset):
+    network, inputs = waveform_network(), random_input()
+    whole = attribute(network, inputs, composite=preset, chunk_size=100)
+    for chunk_size in (1, 2, 5):
+        chunked = attribute(network, inputs, composite=preset, chunk_size=chunk_size)
+        assert_same_relevance(chunked.relevance, whole.relevance, 1e-5)
+        assert torch.equal(chunked.target, whole.target)
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_linear_in_the_relevance_of_the_output(preset):
+    """Twice the last layer's logit, twice the relevance: all rules are linear in what comes from above."""
+    network = waveform_network().double()
+    inputs, target = random_input().double(), torch.tensor([3, 1, 0, 2, 1])
+    once = attribute(network, inputs, target, preset).relevance
+    with torch.no_grad():
+        network[-1].weight *= 2
+        network[-1].bias *= 2
+    assert_same_relevance(attribute(network, inputs, target, preset).relevance, 2 * once, 1e-4)  # stabilizer: 1e-6
+
+
+@pytest.mark.parametrize(("build", "shape"), NETWORKS)
+def test_conserves_the_logit_without_biases(build, shape):
+    network = build()
+    for layer in network:
+        if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Linear):
+            nn.init.zeros_(layer.bias)
+            layer.weight.data *= 3  # logits far above the stabilizer
+    inputs = random_input(shape)
+    explanation = attribute(network, inputs, composite="epsilon_plus")
+    logit = explanation.output.gather(1, explanation.target[:, None])[:, 0]
+    torch.testing.assert_close(explanation.relevance.flatten(1).sum(1), logit, rtol=1e-4, atol=0)
+
+
+def test_float64_network_is_attributed_in_float64():
+    network, inputs = waveform_network(), random_input()
+    double = attribute(copy.deepcopy(network).double(), inputs)
+    assert double.relevance.dtype == torch.float64
+    assert_same_relevance(attribute(network, inputs).relevance.double(), double.relevance, 1e-5)
+
+
+def test_bfloat16_network_is_attributed_in_float32():
+    network, inputs = waveform_network().bfloat16(), random_input().bfloat16()
+    explanation = attribute(network, inputs)
+    assert explanation.relevance.dtype == explanation.output.dtype == torch.float32
+    assert torch.equal(explanation.relevance, attribute(copy.deepcopy(network).float(), inputs.float()).relevance)
+    assert network[0].weight.dtype == torch.bfloat16
+
+
+# --- the guard ---
+
+
+def state_of(network):
+    """Everything an attribution might disturb, as objects (to stay the same) and values (to stay equal)."""
+    objects, values = [], []
+    for module in network.modules():
+        objects += [module._parameters, module._buffers]
+        values += [module.training, type(module)]
+        values += [list(hooks) for hooks in (module._forward_pre_hooks, module._forward_hooks, module._backward_hooks)]
+    for tensor in [*network.parameters(), *network.buffers()]:
+        objects += [tensor, tensor.grad]
+        values += [tensor.clone(), None if tensor.grad is None else tensor.grad.clone(), tensor.dtype]
+        values += [tensor.requires_grad]
+    values += [torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")]
+    values += [torch.get_rng_state()]
+    return objects, values
+
+
+def assert_same_state(before, after):
+    assert all(left is right for left, right in zip(before[0], after[0], strict=True))
+    for left, right in zip(before[1], after[1], strict=True):
+        assert torch.equal(left, right) if isinstance(left, torch.Tensor) else left == right
+
+
+def trained_a_little(network, inputs):
+    """With gradients, a frozen parameter, a module in eval mode and a hook of the user's own."""
+    network(inputs).sum().backward()
+    network[0].bias.requires_grad_(False)
+    network[1].eval()
+    network[3].register_forward_hook(lambda *_: None)
+    network.register_buffer("steps", torch.tensor(7))
+    return network
+
+
+class Failing(nn.Module):
+    def forward(self, value):
+        raise ZeroDivisionError("raised in the forward")
+
+
+class FailingRule(Epsilon):
+    def backward(self, module, grad_input, grad_output):
+        super().backward(module, grad_input, grad_output)
+        raise ZeroDivisionError("raised in the backward")
+
+
+class ReplacingRule(Epsilon):
+    """Leaves other Parameter objects behind than it found, as the stock rules of zennit 1.0.0 do."""
+
+    def backward(self, module, grad_input, grad_output):
+        relevance = super().backward(module, grad_input, grad_output)
+        values = {name: parameter.data for name, parameter in module.named_parameters(recurse=False)}
+        module.load_state_dict(values, strict=False, assign=True)
+        return relevance
+
+
+def for_all_layers(rule):
+    return LayerMapComposite([((nn.Conv1d, nn.Conv2d, nn.Linear), rule), (nn.ReLU, Pass())])
+
+
+@pytest.mark.parametrize("composite", [*PRESETS, for_all_layers(ReplacingRule())], ids=[*PRESETS, "replacing"])
+@pytest.mark.parametrize(("build", "shape"), NETWORKS)
+def test_leaves_no_trace(composite, build, shape):
+    inputs = random_input(shape)
+    network = trained_a_little(build(), inputs)
+    before, given = state_of(network), inputs.clone()
+    attribute(network, inputs, composite=composite)
+    assert_same_state(before, state_of(network))
+    assert torch.equal(inputs, given)
+    assert inputs.grad is None
+    assert not inputs.requires_grad
+
+
+def test_leaves_no_trace_after_an_exception_in_the_forward():
+    inputs = random_input()
+    network = trained_a_little(waveform_network(), inputs)
+    network.append(Failing())
+    before = state_of(network)
+    with pytest.raises(ZeroDivisionError, match="raised in the forward"):
+        attribute(network, inputs)
+    assert_same_state(before, state_of(network))
+
+
+def test_leaves_no_trace_after_an_exception_in_a_rule():
+    inputs = random_input()
+    network = trained_a_little(waveform_network(), inputs)
+    before = state_of(network)
+    with pytest.raises(ZeroDivisionError, match="raised in the backward"):
+        attribute(network, inputs, composite=for_all_layers(FailingRule()))
+    assert_same_state(before, state_of(network))
+
+
+def test_leaves_no_trace_when_rules_cannot_be_registered():
+    inputs = random_input()
+    network = trained_a_little(waveform_network(), inputs)
+    before = state_of(network)
+
+    class HalfRegistered(EpsilonPlus):
+        def mapping(self, ctx, name, module):
+            if isinstance(module, nn.Linear):
+                raise ZeroDivisionError("raised while registering")
+            return super().mapping(ctx, name, module)
+
+    with pytest.raises(ZeroDivisionError, match="raised while registering"):
+        attribute(network, inputs, composite=HalfRegistered())
+    assert_same_state(before, state_of(network))
+
+
+def test_restores_random_state_of_a_network_that_draws():
+    class Noise(nn.Module):
+        def forward(self, value):
+            torch.rand(3)
+            return value
+
+    network = nn.Sequential(Noise(), *waveform_network())
+    before = torch.get_rng_state()
+    attribute(network, random_input())
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_alpha2_beta1", for_all_layers(ReplacingRule())])
+def test_training_is_bit_identical_with_and_without(composite):
+    def train(explain):
+        network = waveform_network()
+        optimizer = torch.optim.AdamW(network.parameters(), lr=0.01)
+        torch.manual_seed(2)  # dropout
+        for _ in range(4):
+            loss = nn.functional.cross_entropy(network(random_input()), torch.tensor([0, 1, 2, 3, 0]))
+            loss.backward()
+            if explain:
+                attribute(network, random_input(), composite=composite)
+            optimizer.step()
+            optimizer.zero_grad()
+        return network.state_dict()
+
+    torch.testing.assert_close(train(explain=True), train(explain=False), rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    "surroundings",
+    [
+        torch.inference_mode,
+        torch.no_grad,
+        lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+        lambda: torch.random.fork_rng([]),
+    ],
+    ids=["inference_mode", "no_grad", "autocast", "none"],
+)
+@pytest.mark.parametrize("made_inside", [True, False])
+def test_works_in_any_surroundings(surroundings, made_inside):
+    network, target = waveform_network(), torch.tensor([3, 1, 0, 2, 1])
+    expected = attribute(network, random_input(), target)
+    outside = random_input()
+    with surroundings():
+        inputs, chosen = (random_input(), target.clone()) if made_inside else (outside, target)
+        before = state_of(network)
+        explanation = attribute(network, inputs, chosen, chunk_size=2)
+        assert_same_state(before, state_of(network))
+    assert_same_relevance(explanation.relevance, expected.relevance, 1e-5)
+    for tensor in (explanation.relevance, explanation.output, explanation.target):
+        assert not tensor.is_inference()
+        assert not tensor.requires_grad
+
+
+def test_parameters_made_in_inference_mode():
+    with torch.inference_mode():
+        network = waveform_network()
+    assert network[0].weight.is_inference()
+    explanation = attribute(network, random_input())
+    assert_same_relevance(explanation.relevance, attribute(waveform_network(), random_input()).relevance)
+    assert network[0].weight.is_inference()
+
+
+def test_compiled_network():
+    compilations = []
+
+    def backend(graph, _):
+        compilations.append(graph)
+        return graph.forward
+
+    expected = attribute(waveform_network(), random_input()).relevance
+    network = waveform_network()
+    compiled = torch.compile(network, backend=backend)
+    compiled(random_input())
+    count = len(compilations)
+    assert_same_relevance(attribute(compiled, random_input()).relevance, expected)
+    compiled(random_input())
+    assert len(compilations) == count > 0  # explaining costs no compilation
+
+
+def test_compiled_modules_inside_the_network():
+    expected = attribute(waveform_network(), random_input()).relevance
+    network = waveform_network()
+    nested = nn.Sequential(torch.compile(network[:6], backend="eager"), network[6:])
+    nested(random_input())
+    assert_same_relevance(attribute(nested, random_input()).relevance, expected)
+    in_place = waveform_network()
+    in_place[0].compile(backend="eager")
+    in_place(random_input())
+    assert_same_relevance(attribute(in_place, random_input()).relevance, expected)
+
+
+def test_data_parallel_network(tmp_path):
+    expected = attribute(waveform_network(), random_input()).relevance
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/store", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(waveform_network())
+        before = state_of(wrapped)
+        assert_same_relevance(attribute(wrapped, random_input()).relevance, expected)
+        assert_same_state(before, state_of(wrapped))
+        both = torch.compile(wrapped, backend="eager")
+        assert_same_relevance(attribute(both, random_input()).relevance, expected)
+    finally:
+        dist.destroy_process_group()
+
+
+def test_guard_without_rules_only_switches_modes():
+    network = waveform_network()
+    with torch.inference_mode(), guarded(network) as inside:
+        assert inside is network
+        assert torch.is_grad_enabled()
+        assert not any(module.training for module in network.modules())
+        assert not any(parameter.requires_grad for parameter in network.parameters())
+        shared = network[0].weight.data_ptr()
+    assert network[0].weight.data_ptr() == shared  # no copy of float32 weights
+    assert all(module.training for module in network.modules())
+
+
+# --- networks that need care ---
+
+
+class SharedReLU(nn.Module):
+    """One ReLU object for all layers, as in many published networks: it has no state, so this is harmless."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.convolutions = nn.ModuleList([network[0], network[3]])
+        self.pools = nn.ModuleList([network[2], network[5]])
+        self.relu = nn.ReLU()
+        self.dense = network[6:]
+
+    def forward(self, value):
+        for convolution, pool in zip(self.convolutions, self.pools, strict=True):
+            value = pool(self.relu(convolution(value)))
+        return self.dense(value)
+
+
+class FunctionalReLU(SharedReLU):
+    def forward(self, value):
+        for convolution, pool in zip(self.convolutions, self.pools, strict=True):
+            value = pool(torch.relu(convolution(value)))
+        return self.dense(value)
+
+
+@pytest.mark.parametrize("variant", [SharedReLU, FunctionalReLU])
+@pytest.mark.parametrize("preset", ["epsilon", "epsilon_alpha2_beta1"])
+def test_shared_and_functional_relu_are_the_same(variant, preset):
+    expected = attribute(waveform_network(), random_input(), composite=preset).relevance
+    relevance = attribute(variant(waveform_network()), random_input(), composite=preset).relevance
+    assert_same_relevance(relevance, expected)
+
+
+def batch_norm_network():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.ReLU(), nn.AdaptiveAvgPool1d(8), nn.Flatten(), nn.Linear(32, 3)),
+    )
+    for _ in range(3):
+        network(3 * random_input() + 1)
+    return network
+
+
+def test_batch_norm_with_a_canonizer():
+    network, inputs, target = batch_norm_network(), random_input(), torch.tensor([2, 1, 0, 0, 1])
+    before = state_of(network)
+    composite = EpsilonPlus(canonizers=[SequentialMergeBatchNorm()])
+    explanation = attribute(network, inputs, target, composite)
+    assert_same_state(before, state_of(network))
+    expected = zennit_relevance(network, inputs, target, EpsilonPlus(canonizers=[SequentialMergeBatchNorm()]))
+    assert_same_relevance(explanation.relevance, expected)
+
+
+class Residual(nn.Module):
+    def __init__(self, add):
+        super().__init__()
+        self.convolution, self.add, self.dense = nn.Conv1d(1, 1, 3, padding=1), add, nn.Linear(64, 3)
+
+    def forward(self, value):
+        return self.dense(self.add(value, self.convolution(value)).flatten(1))
+
+
+class StackedSum(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.sum = Sum()
+
+    def forward(self, left, right):
+        return self.sum(torch.stack([left, right], dim=-1))
+
+
+def test_residual_sum_with_a_rule():
+    composite = LayerMapComposite([((nn.Conv1d, nn.Linear), Epsilon()), (Sum, Norm())])
+    network = Residual(StackedSum())
+    nn.init.zeros_(network.convolution.bias)
+    nn.init.zeros_(network.dense.bias)
+    explanation = attribute(network, random_input(), composite=composite)
+    logit = explanation.output.gather(1, explanation.target[:, None])[:, 0]
+    torch.testing.assert_close(explanation.relevance.flatten(1).sum(1), logit, rtol=1e-3, atol=1e-5)
+
+
+# --- what it refuses ---
+
+
+class Reused(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.dense = nn.Conv1d(1, 1, 3, padding=1), nn.Linear(64, 3)
+
+    def forward(self, value):
+        return self.dense(self.convolution(self.convolution(value)).flatten(1))
+
+
+class Function(nn.Module):
+    def __init__(self, function):
+        super().__init__()
+        self.function = function
+
+    def forward(self, value):
+        return self.function(value)
+
+
+class Attention(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(64, 4, batch_first=True)
+
+    def forward(self, value):
+        return self.attention(value, value, value)[0][:, 0]
+
+
+def with_parametrized(parametrize):
+    network = waveform_network()
+    parametrize(network[3])
+    return network
+
+
+def inserted(module, index=4):
+    network = waveform_network()
+    network.insert(index, module)
+    return network
+
+
+REFUSED = {
+    "reused": (Reused, "module 'convolution' \\(Conv1d\\) is used more than once"),
+    "weight_norm": (lambda: with_parametrized(parametrizations.weight_norm), "module '3' .* computes its weights anew"),
+    "old_weight_norm": (lambda: with_parametrized(nn.utils.weight_norm), "module '3' .* computes its weights anew"),
+    "pruned": (lambda: with_parametrized(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), "pruning"),
+    "batch_norm": (batch_norm_network, "module '1' \\(BatchNorm1d\\): .*SequentialMergeBatchNorm"),
+    "batch_statistics": (lambda: inserted(nn.BatchNorm1d(6, track_running_stats=False), 1), "BatchNorm1d"),
+    "layer_norm": (lambda: inserted(nn.LayerNorm(32)), "module '4' \\(LayerNorm\\)"),
+    "instance_norm": (lambda: inserted(nn.InstanceNorm1d(8)), "module '4' \\(InstanceNorm1d\\)"),
+    "local_response_norm": (lambda: inserted(nn.LocalResponseNorm(3)), "module '4' \\(LocalResponseNorm\\)"),
+    "softmax": (lambda: inserted(nn.Softmax(dim=1), 11), "module '11' \\(Softmax\\).*LRP explains logits"),
+    "log_softmax": (lambda: inserted(nn.LogSoftmax(dim=1), 11), "LRP explains logits"),
+    "softmax_function": (lambda: inserted(Function(lambda value: value.softmax(1)), 11), "LRP explains logits"),
+    "scaling": (lambda: inserted(Function(lambda value: 2 * value)), "module '4' \\(Function\\) \\(operation Mul\\)"),
+    "mean": (
+        lambda: inserted(Function(lambda value: value.mean(2, keepdim=True).expand(-1, -1, 32))),
+        "operation Mean",
+    ),
+    "convolution_function": (
+        lambda: inserted(Function(lambda value: nn.functional.conv1d(value, torch.ones(8, 8, 1)))),
+        "operation Convolution",
+    ),
+    "sum_function": (lambda: Residual(torch.add), "a function in the network's forward \\(operation Add\\)"),
+    "attention": (Attention, "MultiheadAttention"),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the old weight_norm announces its own end
+@pytest.mark.parametrize("case", REFUSED)
+@pytest.mark.parametrize("preset", ["epsilon_alpha2_beta1", "epsilon"])
+def test_refuses_networks_it_would_explain_wrongly(case, preset):
+    build, message = REFUSED[case]
+    network = build()
+    inputs = random_input()
+    before = state_of(network)
+    with pytest.raises(UserError, match=message):
+        attribute(network, inputs, composite=preset)
+    assert_same_state(before, state_of(network))
+
+
+def test_refuses_layers_that_the_composite_leaves_out():
+    with pytest.raises(UserError, match="no rule of LayerMapComposite covers module '3' \\(Conv1d\\)"):
+        attribute(
+            waveform_network(),
+            random_input(),
+            composite=LayerMapComposite([(nn.Linear, Epsilon())]),
+        )
+
+
+NETWORK_INPUT_ERRORS = {
+    "one_sample": (lambda: (waveform_network(), torch.zeros(64)), "pass a batch"),
+    "empty": (lambda: (waveform_network(), torch.zeros(0, 1, 64)), "at least one sample"),
+    "integers": (lambda: (waveform_network(), torch.zeros(2, 1, 64, dtype=torch.int16)), "torch.int16"),
+    "device": (
+        lambda: (waveform_network(), torch.zeros(2, 1, 64, device="meta")),
+        "lies on meta but the network on cpu",
+    ),
+    "waveform_as_spectrogram": (
+        lambda: (spectrogram_network(), random_input()),
+        "module '0' \\(Conv2d\\) takes input of shape \\[B, 1, size, size\\] but gets \\[5, 1, 64\\]",
+    ),
+    "too_long": (
+        lambda: (waveform_network(), torch.zeros(2, 1, 128)),
+        "module '8' \\(Linear\\) takes .*\\[B, ..., 128\\]",
+    ),
+    "no_logits": (lambda: (waveform_network()[:6], random_input()), "must return logits"),
+}
+
+
+@pytest.mark.parametrize("case", NETWORK_INPUT_ERRORS)
+def test_refuses_input_that_does_not_fit(case):
+    build, message = NETWORK_INPUT_ERRORS[case]
+    network, inputs = build()
+    with pytest.raises(UserError, match=message):
+        attribute(network, inputs)
+
+
+@pytest.mark.parametrize(
+    ("target", "message"),
+    [
+        ("true", "unknown target 'true'"),
+        (torch.zeros(5), "torch.float32"),
+        (torch.zeros(5, dtype=torch.bool), "torch.bool"),
+        ([0, 1, 2, 3, 0], "target holds list"),
+        (torch.zeros(4, dtype=torch.long), "shape \\[4\\]"),
+        (torch.zeros(5, 1, dtype=torch.long), "shape \\[5, 1\\]"),
+        (torch.tensor([0, 1, 2, 3, 4]), "target 4 does not exist: the network has classes 0 to 3"),
+        (torch.tensor([0, 1, -1, 3, 3]), "target -1 does not exist"),
+    ],
+)
+def test_refuses_wrong_targets(target, message):
+    with pytest.raises(UserError, match=message):
+        attribute(waveform_network(), random_input(), target)
+
+
+def test_refuses_empty_chunks():
+    with pytest.raises(UserError, match="chunk_size is 0"):
+        attribute(waveform_network(), random_input(), chunk_size=0)
