@@ -1,0 +1,5 @@
+"""Lightning callbacks: what joins training with attribution, tests of faithfulness and pictures."""
+
+from audio_lrp.callbacks.lrp import LRPCallback
+
+__all__ = ["LRPCallback"]

@@ -1,0 +1,156 @@
+"""Relevance maps and perturbation curves while a network trains."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal, Protocol, runtime_checkable
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.trainer.states import TrainerFn
+from torch import Tensor
+from zennit.core import Composite
+
+from audio_lrp.attribution.attribute import attribute
+from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
+from audio_lrp.callbacks.isolation import isolated_random_state
+from audio_lrp.callbacks.pictures import relevance_pictures
+from audio_lrp.callbacks.publishing import publish
+from audio_lrp.data.batch import Batch
+from audio_lrp.data.representation import Representation
+from audio_lrp.errors import UserError
+from audio_lrp.faithfulness.perturbation import DEFAULT_FRACTIONS, perturbation_curves
+
+
+@runtime_checkable
+class ExampleSource(Protocol):
+    """What the callback needs of a data module; :class:`~audio_lrp.data.datamodule.CorpusDataModule` has it."""
+
+    class_names: Sequence[str]
+    input_representation: Representation
+
+    def examples(self, split: Literal["validate", "test"], count: int, seed: int) -> Batch:
+        """The same clips for the same arguments, as network inputs."""
+        ...
+
+
+class LRPCallback(Callback):
+    """Shows what the network listens to: relevance maps by LRP, and perturbation curves that test them.
+
+    After every n-th training epoch, and after ``validate`` and ``test``, the same clips are explained again. Logged to
+    W&B are the pictures ``lrp/maps``, the chart ``lrp/perturbation`` and the areas over the curves ``lrp/aopc_morf``,
+    ``lrp/aopc_random`` and ``lrp/aopc_amplitude``, on the test split under ``lrp/test/``; with another logger or none
+    the same is written as PNG and CSV into the run's folder. Training goes on as if nothing had happened, to the bit.
+
+    A map is trustworthy where the network's confidence falls faster along ``morf`` (most relevant first) than along
+    ``random`` and ``amplitude`` (loudest first).
+
+    Args:
+        every_n_epochs: how often in training.
+        num_pictures: how many of the examples are drawn.
+        num_examples: how many examples the perturbation curves average over, spread evenly over the classes.
+        target: explain the ``"label"`` or the ``"predicted"`` class.
+        composite: name of an LRP preset, or any zennit composite (in a configuration by its class path).
+        unit: what the curves remove at once: samples in a row of a waveform, the side of a square in a spectrogram.
+        fractions: fractions of the input at which the curves are evaluated, rising from 0.
+        seed: chooses the examples and the random order.
+
+    Raises:
+        UserError: an option is out of its range, or, when the trainer starts, the data module cannot give examples.
+
+    Example:
+        >>> callback = LRPCallback(every_n_epochs=5, composite="epsilon_plus")
+    """
+
+    def __init__(
+        self,
+        every_n_epochs: int = 1,
+        num_pictures: int = 4,
+        num_examples: int = 32,
+        target: Literal["label", "predicted"] = "label",
+        composite: str | Composite = DEFAULT_COMPOSITE,
+        unit: int = 1,
+        fractions: Sequence[float] = DEFAULT_FRACTIONS,
+        seed: int = 0,
+    ) -> None:
+        self.every_n_epochs = every_n_epochs
+        self.num_pictures = num_pictures
+        self.num_examples = num_examples
+        self.target = target
+        self.composite = composite
+        self.unit = unit
+        self.fractions = tuple(fractions)
+        self.seed = seed
+        self._check_options()
+
+    def _check_options(self) -> None:
+        for name, least in {"every_n_epochs": 1, "num_pictures": 0, "num_examples": 1, "unit": 1}.items():
+            if getattr(self, name) < least:
+                raise UserError(f"{name} of LRPCallback must be at least {least}, not {getattr(self, name)}")
+        if self.num_pictures > self.num_examples:
+            raise UserError(
+                f"LRPCallback draws pictures of its examples: num_pictures ({self.num_pictures}) must not exceed "
+                f"num_examples ({self.num_examples})"
+            )
+        if self.target not in ("label", "predicted"):
+            raise UserError(f"target of LRPCallback is 'label' or 'predicted', not {self.target!r}")
+        rising = all(left < right for left, right in pairwise(self.fractions))
+        if len(self.fractions) < 2 or self.fractions[0] != 0 or self.fractions[-1] > 1 or not rising:
+            raise UserError(
+                f"fractions of LRPCallback must begin with 0 and rise to at most 1, not {list(self.fractions)}"
+            )
+        if isinstance(self.composite, str):
+            composite_by_name(self.composite, bounds=(0.0, 1.0))  # tells an unknown name
+
+    def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Check that the data module can give examples."""
+        if stage != "predict":
+            _example_source(trainer)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Explain after every n-th training epoch."""
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+            self._explain(trainer, pl_module, "validate")
+
+    def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Explain after ``validate``; validation within training may come at any step and is left alone."""
+        if trainer.state.fn == TrainerFn.VALIDATING:
+            self._explain(trainer, pl_module, "validate")
+
+    def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Explain after ``test``."""
+        self._explain(trainer, pl_module, "test")
+
+    def _explain(self, trainer: L.Trainer, pl_module: L.LightningModule, split: Literal["validate", "test"]) -> None:
+        if not trainer.is_global_zero:  # nothing below is a collective operation: the other processes go on
+            return
+        source = _example_source(trainer)
+        network = getattr(pl_module, "network", pl_module)
+        with isolated_random_state(pl_module.device):
+            batch = source.examples(split, self.num_examples, self.seed).to(pl_module.device)
+            target: Tensor | Literal["predicted"] = batch.label if self.target == "label" else "predicted"
+            explanation = attribute(network, batch.input, target, self.composite)
+            curves = perturbation_curves(
+                network,
+                batch.input,
+                explanation.target,
+                explanation.relevance,
+                fractions=self.fractions,
+                unit=self.unit,
+                baseline=source.input_representation.silence,
+                seed=self.seed,
+            )
+            pictures = relevance_pictures(batch, explanation, source.class_names, self.num_pictures)
+            name, prefix = ("test", "lrp/test") if split == "test" else ("validation", "lrp")
+            title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
+            publish(trainer, prefix, pictures, curves, title)
+
+
+def _example_source(trainer: L.Trainer) -> ExampleSource:
+    datamodule = getattr(trainer, "datamodule", None)
+    if isinstance(datamodule, ExampleSource):
+        return datamodule
+    found = "there is none" if datamodule is None else f"{type(datamodule).__name__} is none"
+    raise UserError(
+        f"LRPCallback takes its examples from a CorpusDataModule, but {found}: "
+        "choose one as data or take LRPCallback out of trainer.callbacks"
+    )

@@ -1,0 +1,375 @@
+"""The LRP callback: what it logs and where, and that training does not notice it."""
+
+import csv
+import json
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import pytest
+import torch
+import yaml
+from fake_corpus import ToneCorpus
+from jsonargparse import ArgumentParser
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from matplotlib.image import imread
+from torch import Tensor, nn
+from zennit.composites import EpsilonPlusFlat
+
+import audio_lrp.callbacks.lrp as lrp_module
+from audio_lrp.attribution.attribute import attribute
+from audio_lrp.callbacks import LRPCallback
+from audio_lrp.callbacks.isolation import isolated_random_state
+from audio_lrp.data.batch import Batch
+from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.errors import UserError
+from audio_lrp.faithfulness.perturbation import perturbation_curves
+from audio_lrp.models import AlexNet, AudioNet, Classifier
+
+FRACTIONS = (0.0, 0.5, 1.0)
+SMALL: dict[str, Any] = {"num_pictures": 1, "num_examples": 4, "fractions": FRACTIONS}
+
+
+class TinyNet(nn.Sequential):
+    """A waveform network with dropout that trains in milliseconds."""
+
+    representation = "waveform"
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(
+            nn.Conv1d(1, 4, 16, stride=8), nn.ReLU(), nn.MaxPool1d(8), nn.Dropout(0.5), nn.Flatten(),
+            nn.Linear(496, num_classes),
+        )  # fmt: skip
+
+
+class DrawingDataModule(CorpusDataModule):
+    """Draws from every global random generator whenever it gives examples, which training must not notice."""
+
+    def examples(self, split: Any, count: int, seed: int) -> Batch:
+        torch.rand(3), np.random.rand(3), random.random()
+        return super().examples(split, count, seed)
+
+
+class Snapshot(Callback):
+    """Notes the module's state at the end of every training epoch."""
+
+    def __init__(self) -> None:
+        self.states: list[dict[str, Any]] = []
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.states.append(state_of(pl_module))
+
+
+def state_of(module: nn.Module) -> dict[str, Any]:
+    hooks = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+    return {
+        "parameters": [id(parameter) for parameter in module.parameters()],
+        "requires_grad": [parameter.requires_grad for parameter in module.parameters()],
+        "gradients": [parameter.grad is None for parameter in module.parameters()],
+        "modes": [submodule.training for submodule in module.modules()],
+        "hooks": [len(getattr(submodule, name)) for submodule in module.modules() for name in hooks],
+        "torch": torch.get_rng_state().tolist(),
+        "numpy": np.random.get_state()[1].tolist(),
+        "python": random.getstate(),
+        "grad_mode": torch.is_grad_enabled(),
+    }
+
+
+@pytest.fixture
+def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where the callback writes its files in these tests."""
+    folder = tmp_path / "run"
+    monkeypatch.setattr("audio_lrp.callbacks.publishing.run_folder", lambda trainer: folder)
+    return folder
+
+
+@pytest.fixture
+def make_data(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., DrawingDataModule]:
+    root = tmp_path_factory.getbasetemp() / "tones"
+
+    def make(**options: Any) -> DrawingDataModule:
+        corpus = ToneCorpus(root, repetitions=1)
+        return DrawingDataModule(corpus, num_folds=3, batch_size=8, cache_dir=str(root.parent / "cache"), **options)
+
+    return make
+
+
+def make_trainer(*callbacks: Callback, **options: Any) -> L.Trainer:
+    quiet = {"enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    options = {"logger": False, "max_epochs": 2, "accelerator": "cpu", "num_sanity_val_steps": 1} | quiet | options
+    return L.Trainer(callbacks=list(callbacks), **options)
+
+
+def train(data: CorpusDataModule, *callbacks: Callback, **options: Any) -> tuple[L.Trainer, Classifier]:
+    L.seed_everything(1)
+    module = Classifier(TinyNet, data.num_classes, "waveform")
+    trainer = make_trainer(*callbacks, **options)
+    trainer.fit(module, data)
+    return trainer, module
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def test_training_is_bit_identical_with_and_without(make_data, run_folder, precision):
+    watched, without = Snapshot(), Snapshot()
+    trainer, module = train(make_data(), LRPCallback(**SMALL), watched, precision=precision)
+    plain_trainer, plain = train(make_data(), without, precision=precision)
+    assert len(list(run_folder.rglob("*.png"))) == 4  # it did work: a map and a chart in each of two epochs
+    for name, value in plain.state_dict().items():
+        assert torch.equal(module.state_dict()[name], value), name
+    moments, plain_moments = (list(t.optimizers[0].state.values()) for t in (trainer, plain_trainer))
+    for with_callback, reference in zip(moments, plain_moments, strict=True):
+        assert all(torch.equal(with_callback[name], reference[name]) for name in reference)
+    same = ("requires_grad", "gradients", "modes", "hooks", "torch", "numpy", "python", "grad_mode")
+    for state, reference in zip(watched.states, without.states, strict=True):
+        assert {name: state[name] for name in same} == {name: reference[name] for name in same}
+
+
+def test_nothing_is_left_behind_not_even_by_an_exception(make_data, run_folder, monkeypatch):
+    def fail(*arguments: Any) -> None:
+        raise RuntimeError("the disk is full")
+
+    monkeypatch.setattr(lrp_module, "publish", fail)
+    before = Snapshot()
+    L.seed_everything(1)
+    module = Classifier(TinyNet, 10, "waveform")
+    with pytest.raises(RuntimeError, match="the disk is full"):
+        make_trainer(before, LRPCallback(**SMALL)).fit(module, make_data())
+    assert state_of(module) == before.states[0]
+
+
+def test_it_works_only_in_every_nth_epoch_and_never_in_sanity_checks(make_data, run_folder, monkeypatch):
+    calls: list[tuple[str, int]] = []
+
+    def counted(name: str) -> None:
+        original = getattr(lrp_module, name)
+
+        def spy(*arguments: Any, **options: Any) -> Any:
+            calls.append((name, trainer.current_epoch))
+            return original(*arguments, **options)
+
+        monkeypatch.setattr(lrp_module, name, spy)
+
+    for name in ("attribute", "perturbation_curves", "relevance_pictures", "publish"):
+        counted(name)
+    trainer = make_trainer(LRPCallback(every_n_epochs=3, **SMALL), max_epochs=4, val_check_interval=0.5)
+    trainer.fit(Classifier(TinyNet, 10, "waveform"), make_data())
+    assert calls == [(name, 2) for name in ("attribute", "perturbation_curves", "relevance_pictures", "publish")]
+
+
+def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
+    trainer, module = train(make_data(), LRPCallback(**SMALL | {"num_pictures": 2}), max_epochs=1)
+    stem = f"step-{trainer.global_step:08d}"
+    names = {
+        f"{stem}-{name}" for name in ("map-0.png", "map-1.png", "perturbation.png", "perturbation.csv", "aopc.csv")
+    }
+    assert {path.name for path in (run_folder / "lrp").iterdir()} == names  # and no temporary file
+    assert imread(run_folder / "lrp" / f"{stem}-map-0.png").shape[:2] == (420, 1000)
+
+    # The same curves, computed by hand.
+    batch = make_data_ready(make_data()).examples("validate", 4, 0)
+    explanation = attribute(module.network, batch.input, batch.label)
+    curves = perturbation_curves(
+        module.network, batch.input, batch.label, explanation.relevance, fractions=FRACTIONS, seed=0
+    )
+    with (run_folder / "lrp" / f"{stem}-perturbation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [(row["order"], float(row["fraction"])) for row in rows] == [
+        (order, fraction) for order in ("morf", "random", "amplitude") for fraction in FRACTIONS
+    ]
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], curves.probability.flatten(), rtol=1e-5)
+    with (run_folder / "lrp" / f"{stem}-aopc.csv").open() as file:
+        areas = {row["order"]: float(row["aopc"]) for row in csv.DictReader(file)}
+    assert areas == {order: pytest.approx(curves.aopc(order), rel=1e-5) for order in curves.orders}
+
+
+def make_data_ready(data: CorpusDataModule) -> CorpusDataModule:
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+@pytest.mark.parametrize(("network", "representation"), [(AudioNet, "waveform"), (AlexNet, "spectrogram")])
+def test_both_networks_are_explained_in_validate_and_test(make_data, run_folder, network, representation):
+    module = Classifier(network, 2, representation)
+    data = make_data(task="gender", representation=representation)
+    options = {"num_pictures": 1, "num_examples": 2, "fractions": (0.0, 1.0), "target": "predicted"}
+    trainer = make_trainer(LRPCallback(**options), logger=CSVLogger(run_folder.parent), precision="bf16-mixed")
+    trainer.validate(module, data, verbose=False)
+    trainer.test(module, data, verbose=False)
+    for folder in ("lrp", "lrp/test"):
+        assert {path.name for path in (run_folder / folder).glob("*.*")} == {
+            f"step-00000000-{name}" for name in ("map-0.png", "perturbation.png", "perturbation.csv", "aopc.csv")
+        }
+
+
+def test_files_lie_where_the_logger_or_else_the_trainer_keeps_its_own(make_data, tmp_path):
+    logger = CSVLogger(tmp_path, name="csv", version="one")
+    for options, folder in (({"logger": logger}, "csv/one"), ({"default_root_dir": tmp_path / "root"}, "root")):
+        trainer = make_trainer(LRPCallback(**SMALL), **options)
+        trainer.validate(Classifier(TinyNet, 10, "waveform"), make_data(), verbose=False)
+        assert (tmp_path / folder / "lrp" / "step-00000000-map-0.png").is_file()
+
+
+def test_it_can_be_written_in_yaml():
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(Callback, "callback")
+    text = """
+    class_path: audio_lrp.callbacks.LRPCallback
+    init_args: {every_n_epochs: 5, fractions: [0, 0.5, 1], composite: {class_path: zennit.composites.EpsilonPlusFlat}}
+    """
+    callback = parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(text)})).callback
+    assert (callback.every_n_epochs, callback.fractions) == (5, (0.0, 0.5, 1.0))
+    assert isinstance(callback.composite, EpsilonPlusFlat)
+    named = parser.parse_args(["--callback=audio_lrp.callbacks.LRPCallback", "--callback.composite=epsilon"])
+    assert parser.instantiate_classes(named).callback.composite == "epsilon"
+
+
+def test_compiled_networks_are_explained_like_plain_ones(make_data, run_folder, monkeypatch):
+    seen: list[Tensor] = []
+    monkeypatch.setattr(
+        lrp_module, "relevance_pictures", lambda batch, explanation, *rest: seen.append(explanation.relevance) or []
+    )
+    data = make_data()
+    module = Classifier(TinyNet, 10, "waveform")
+    make_trainer(LRPCallback(**SMALL)).test(module, data, verbose=False)
+    module.network = torch.compile(module.network, backend="eager")
+    make_trainer(LRPCallback(**SMALL)).test(module, data, verbose=False)
+    assert torch.equal(seen[0], seen[1])
+    assert seen[0].abs().sum() > 0
+
+
+def test_picture_titles_name_classes_and_composite(make_data, run_folder, monkeypatch):
+    captions: list[str] = []
+    monkeypatch.setattr(lrp_module, "publish", lambda _, __, pictures, *rest: captions.append(pictures[0].caption))
+    data = make_data(task="gender")
+    module = Classifier(TinyNet, 2, "waveform")
+    with torch.no_grad():
+        module.network[-1].weight.zero_()
+        module.network[-1].bias.copy_(torch.tensor([0.0, np.log(3.0)]))  # always female with 75 %
+    for target in ("label", "predicted"):
+        callback = LRPCallback(**SMALL | {"target": target, "composite": "epsilon_plus"})
+        make_trainer(callback).validate(module, data, verbose=False)
+    assert captions == [
+        "true male, predicted female (75%) | relevance for male | epsilon_plus",
+        "true male, predicted female (75%) | relevance for female | epsilon_plus",
+    ]
+
+
+def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp_path, monkeypatch):
+    import wandb
+
+    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
+        monkeypatch.setenv(name, str(tmp_path / name))
+    monkeypatch.setenv("WANDB_SILENT", "true")
+    logger = WandbLogger(project="audio-lrp-tests", save_dir=tmp_path, offline=True)
+    trainer, _ = train(make_data(), LRPCallback(**SMALL), max_epochs=1, logger=logger)
+    wandb.teardown()  # the file is complete only now
+
+    (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
+    command = [Path(sys.executable).with_name("wandb"), "leet", "inspect", "--json", log]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    records = [json.loads(line) for line in printed.splitlines()]
+    items = [record["history"]["item"] for record in records if record["type"] == "history"]
+    (item,) = (item for item in items if "lrp/aopc_morf" in item)
+    assert item["trainer/global_step"] == trainer.global_step == 3
+    areas = {order: item[f"lrp/aopc_{order}"] for order in ("morf", "random", "amplitude")}
+
+    assert item["lrp/maps.count"] == 1
+    assert item["lrp/maps.captions"][0].endswith("| relevance for 0 | epsilon_alpha2_beta1")
+    assert imread(log.parent / "files" / item["lrp/maps.filenames"][0]).shape[:2] == (420, 1000)
+
+    table = json.loads((log.parent / "files" / item["lrp/perturbation_table.path"]).read_text())
+    assert table["columns"] == ["order", "fraction", "accuracy", "probability", "logit"]
+    for order, area in areas.items():
+        clean, half, removed = (row[3] for row in table["data"] if row[0] == order)
+        assert area == pytest.approx(clean - (clean / 2 + half + removed / 2) / 2, rel=1e-6)
+    charts = [record["config"]["update"] for record in records if record["type"] == "config"]
+    assert any("_wandb.visualize.lrp/perturbation" in update for update in charts)
+
+
+DDP_SCRIPT = """
+import sys
+from pathlib import Path
+
+sys.path.insert(0, {tests!r})
+import test_lrp_callback as tests
+from audio_lrp.callbacks import LRPCallback, publishing
+
+folder = Path({folder!r})
+publishing.run_folder = lambda trainer: folder / f"rank-{{trainer.global_rank}}"
+corpus = tests.ToneCorpus(folder / "tones", repetitions=1)
+for name, callbacks in {{"with.pt": [LRPCallback(**tests.SMALL)], "without.pt": []}}.items():
+    data = tests.DrawingDataModule(corpus, num_folds=3, batch_size=4, cache_dir=str(folder / "cache"))
+    trainer, module = tests.train(data, *callbacks, strategy="ddp", devices=2)
+    trainer.test(module, data, verbose=False)
+    if trainer.is_global_zero:
+        tests.torch.save(module.state_dict(), folder / name)
+"""
+
+
+def test_two_processes_train_alike_and_rank_zero_writes(tmp_path):
+    """Distributed data parallel over gloo: no deadlock, one process writes, weights to the bit as without."""
+    script = tmp_path / "train.py"
+    script.write_text(DDP_SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "rank-0").rglob("*.png"))) == 6  # a map and a chart in two epochs and the test
+    assert not (tmp_path / "rank-1").exists()
+    weights, plain_weights = (torch.load(tmp_path / name) for name in ("with.pt", "without.pt"))
+    assert all(torch.equal(weights[name], value) for name, value in plain_weights.items())
+
+
+def test_zennit_composites_are_taken_as_they_are(make_data, run_folder):
+    trainer, _ = train(make_data(), LRPCallback(composite=EpsilonPlusFlat(), **SMALL))
+    assert len(list(run_folder.rglob("*map*.png"))) == 2
+    assert trainer.current_epoch == 2
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"every_n_epochs": 0}, "every_n_epochs of LRPCallback must be at least 1, not 0"),
+        ({"num_examples": 0, "num_pictures": 0}, "num_examples of LRPCallback must be at least 1"),
+        ({"num_pictures": -1}, "num_pictures of LRPCallback must be at least 0"),
+        ({"num_pictures": 5, "num_examples": 4}, r"num_pictures \(5\) must not exceed num_examples \(4\)"),
+        ({"unit": 0}, "unit of LRPCallback must be at least 1"),
+        ({"target": "speaker"}, "'label' or 'predicted', not 'speaker'"),
+        ({"composite": "epsilon_pluss"}, "did you mean 'epsilon_plus'"),
+        ({"fractions": (0.1, 1.0)}, "must begin with 0 and rise to at most 1"),
+        ({"fractions": (0.0, 0.5, 0.5)}, "must begin with 0 and rise to at most 1"),
+        ({"fractions": (0.0, 1.5)}, "must begin with 0 and rise to at most 1"),
+    ],
+)
+def test_bad_options_are_told_before_training(options, message):
+    with pytest.raises(UserError, match=message):
+        LRPCallback(**options)
+
+
+def test_a_data_module_without_examples_is_refused_at_setup(make_data):
+    data = make_data_ready(make_data())
+    module = Classifier(TinyNet, 10, "waveform")
+    with pytest.raises(UserError, match="takes its examples from a CorpusDataModule, but there is none"):
+        make_trainer(LRPCallback()).validate(module, data.val_dataloader())
+    with pytest.raises(UserError, match="but LightningDataModule is none"):
+        make_trainer(LRPCallback()).fit(module, L.LightningDataModule())
+
+
+def test_random_state_survives_an_exception():
+    before = (torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate())
+
+    def draw_and_fail() -> None:
+        with isolated_random_state(torch.device("cpu")):
+            torch.rand(1), np.random.rand(), random.random()
+            raise ValueError("inside")
+
+    with pytest.raises(ValueError, match="inside"):
+        draw_and_fail()
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])
+    assert random.getstate() == before[2]
