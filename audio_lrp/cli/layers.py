@@ -1,0 +1,163 @@
+"""What the user said, layer by layer: each configuration file and each option, in their order.
+
+The parser merges these layers and forgets them. Two mistakes can only be seen before that: a class that is replaced
+while the settings made for its predecessor stay behind, and a value for something that is not the user's to choose.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audio_lrp.cli.config_files import find_config
+from audio_lrp.cli.usage import UsageError
+
+_COMMAND_LINE = "the command line"
+
+LINKED = {
+    "model.num_classes": "it follows from the data's task: set data.task",
+    "model.representation": "it follows from the data: set data.representation",
+    "trainer.default_root_dir": "everything a run writes lies in its own folder: set run.root",
+    "trainer.logger.save_dir": "everything a run writes lies in its own folder: set run.root",
+}
+"""Options that follow from others, and what to do instead of setting them."""
+
+_UNSET = (None, ".")
+"""What the linked options hold in configurations written by the parser itself."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One configuration file or one option.
+
+    Attributes:
+        origin: the file's name, or the command line.
+        settings: values by dotted name; ``init_args`` is left out of the names, and a class with settings has its
+            path under its own name: ``{"model.network": "AudioNet", "model.network.dropout": 0.3}``.
+    """
+
+    origin: str
+    settings: dict[str, Any]
+
+    @property
+    def is_file(self) -> bool:
+        """Whether the layer is a configuration file."""
+        return self.origin != _COMMAND_LINE
+
+
+@dataclass(frozen=True)
+class ClassSwitch:
+    """A class that replaces the one of an earlier layer.
+
+    Attributes:
+        option: the dotted name of what the class is for.
+        before: the class of the earlier layers.
+        after: the class that replaces it.
+        left: names of the settings made for ``before`` and for it alone.
+    """
+
+    option: str
+    before: str
+    after: str
+    left: tuple[str, ...]
+
+
+def read_layers(arguments: Sequence[str]) -> list[Layer]:
+    """The layers of the arguments that follow a subcommand; misspelt options are left to the parser.
+
+    Raises:
+        UsageError: a configuration file is missing or is not a YAML mapping.
+    """
+    layers = []
+    words = iter(arguments)
+    for word in words:
+        if not word.startswith("-"):
+            continue
+        option, equals, value = word.partition("=")
+        if option.startswith("--print_config"):
+            continue
+        value = value if equals else next(words, "")
+        if option in ("-c", "--config"):
+            path = find_config(value)
+            layers.append(Layer(path.name, dict(_flatten(_load_file(path)))))
+        else:
+            name = option.lstrip("-").removesuffix("+").replace(".init_args.", ".").removesuffix(".class_path")
+            layers.append(Layer(_COMMAND_LINE, dict(_flatten(_load_value(value), name))))
+    return layers
+
+
+def _load_file(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, Mapping):
+        raise UsageError(
+            f"{path} holds no options: a configuration is a YAML mapping, e.g. 'trainer: {{max_epochs: 3}}'"
+        )
+    return content
+
+
+def _load_value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:  # not YAML, as the parser says it in its turn where it matters
+        return text
+
+
+def _flatten(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(node, Mapping):
+        for key, value in node.items():
+            if key == "class_path":
+                yield name, value
+            elif key in ("init_args", "dict_kwargs"):
+                yield from _flatten(value, name)
+            else:
+                yield from _flatten(value, f"{name}.{key}" if name else str(key))
+    elif isinstance(node, list):
+        for number, item in enumerate(node):
+            yield from _flatten(item, f"{name}[{number}]")
+    elif name:
+        yield name, node
+
+
+def refuse_linked_options(layers: Sequence[Layer]) -> None:
+    """Refuse values for options that follow from others, which the parser would ignore without a word.
+
+    Raises:
+        UsageError: a layer sets one.
+    """
+    for layer in layers:
+        for name, value in layer.settings.items():
+            linked = re.sub(r"\[\d+\]", "", name)
+            if linked in LINKED and value not in _UNSET:
+                raise UsageError(f"{linked} cannot be set ({layer.origin}): {LINKED[linked]}", linked)
+
+
+def class_switches(layers: Sequence[Layer]) -> list[ClassSwitch]:
+    """The classes that were replaced although an earlier layer had made settings for them."""
+    settings: dict[str, Any] = {}
+    switches: list[ClassSwitch] = []
+    for number, layer in enumerate(layers):
+        for option, value in layer.settings.items():
+            before = settings.get(option)
+            if isinstance(before, str) and isinstance(value, str) and _is_other_class(before, value):
+                made_anew = set().union(*(_settings_of(option, later.settings) for later in layers[number:]))
+                left = _settings_of(option, settings) - made_anew
+                if left:
+                    switches.append(ClassSwitch(option, before, value, tuple(sorted(left))))
+        settings |= layer.settings
+    return switches
+
+
+def _settings_of(option: str, settings: Mapping[str, Any]) -> set[str]:
+    return {name[len(option) + 1 :].split(".")[0] for name in settings if name.startswith(f"{option}.")}
+
+
+def _is_other_class(before: str, after: str) -> bool:
+    if Path(after).suffix == ".yaml":  # a file that holds a class and its settings may be given in the class's place
+        return False
+    return before.rsplit(".", 1)[-1] != after.rsplit(".", 1)[-1]

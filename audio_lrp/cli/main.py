@@ -1,0 +1,246 @@
+"""LightningCLI for audio-lrp: its commands, its options, and what it does around a run."""
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+import lightning as L
+import yaml
+from lightning.fabric.utilities.exceptions import MisconfigurationException
+from lightning.pytorch.callbacks import LearningRateMonitor
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
+
+from audio_lrp import __version__
+from audio_lrp.cli.checkpoint import check_checkpoint
+from audio_lrp.cli.config_files import ConfigFile, shipped_configs
+from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options
+from audio_lrp.cli.parser import Parser, shipped_classes_first
+from audio_lrp.cli.predictions import PredictionTable
+from audio_lrp.cli.summary import summary
+from audio_lrp.cli.trainer import Trainer
+from audio_lrp.cli.usage import UsageError
+from audio_lrp.data import CorpusDataModule
+from audio_lrp.errors import UserError
+from audio_lrp.models import Classifier
+from audio_lrp.tracking import Run, RunRecord, discard_empty_folder, make_wandb_logger, wandb_session
+
+_SUBCOMMAND_OPTIONS = ("config", "ckpt_path", "return_predictions", "verbose")
+"""Options of single commands, left out of a run's saved configuration, which every command takes."""
+
+
+class AudioLRPCLI(LightningCLI):
+    """Options, classes and folder of one run; the run itself happens in the constructor, as LightningCLI has it.
+
+    Args:
+        args: the command line's arguments without the program's name.
+
+    Attributes:
+        report: what to print when the run has ended; empty in all processes but the first.
+    """
+
+    def __init__(self, args: Sequence[str]) -> None:
+        self.report = ""
+        self.metrics: dict[str, Tensor] = {}  # of fit, which a test after it forgets
+        super().__init__(
+            Classifier,
+            CorpusDataModule,
+            save_config_callback=None,  # RunRecord saves it, in a folder of the run's own
+            trainer_class=Trainer,
+            seed_everything_default=0,
+            parser_class=Parser,
+            subclass_mode_model=True,
+            subclass_mode_data=True,
+            args=list(args),
+            auto_configure_optimizers=False,
+        )
+
+    def init_parser(self, **kwargs: Any) -> LightningArgumentParser:
+        """A parser whose ``--config`` knows the shipped files."""
+        parser = self.parser_class(dump_header=[f"audio-lrp {__version__}"], **kwargs)
+        names = ", ".join(shipped_configs())
+        parser.add_argument(
+            "-c", "--config", action=ConfigFile, help=f"A YAML file, or the name of a shipped one: {names}."
+        )
+        return parser
+
+    def setup_parser(
+        self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
+    ) -> None:
+        """Name and version for the main parser."""
+        main_kwargs |= {"prog": "audio-lrp", "version": __version__, "description": sys.modules["audio_lrp"].__doc__}
+        super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        self.parser.add_instantiator(make_wandb_logger, WandbLogger)
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        """The run's options, and the links that let users state things once."""
+        parser.add_class_arguments(Run, "run")
+        parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
+        parser.link_arguments("data.representation", "model.init_args.representation", apply_on="instantiate")
+        parser.link_arguments("run.folder", "trainer.default_root_dir", apply_on="instantiate")
+        parser.link_arguments("run.folder", "trainer.logger.init_args.save_dir", apply_on="instantiate")
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        """Lightning's commands without ``weights_only``: checkpoints are never unpickled freely."""
+        return {name: skipped | {"weights_only"} for name, skipped in LightningCLI.subcommands().items()}
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse, having looked for what the parser would pass over in silence."""
+        subcommands = [position for position, word in enumerate(args) if word in self.subcommands()]
+        layers = read_layers(args[subcommands[0] + 1 :]) if subcommands else []
+        refuse_linked_options(layers)
+        try:
+            with shipped_classes_first():
+                self.config = parser.parse_args(args)
+        except UsageError as error:
+            raise _with_origin(error, layers) from error
+        self._warn_of_switches(layers)
+
+    def _warn_of_switches(self, layers: Sequence[Layer]) -> None:
+        for switch in class_switches(layers):
+            settings = _settings(self.config[self.config.subcommand], switch.option)
+            kept = [name for name in switch.left if name in settings]
+            dropped = [name for name in switch.left if name not in settings]
+            fate = [f"{verb} {', '.join(names)}" for verb, names in (("keeps", kept), ("drops", dropped)) if names]
+            _say(
+                f"warning: --{switch.option} is switched from {switch.before} to {switch.after}, which "
+                f"{' and '.join(fate)} of the former's settings"
+            )
+
+    def _parse_ckpt_path(self) -> None:
+        """Leave a checkpoint's hyperparameters alone: Lightning would let them override the user's own options."""
+
+    def before_instantiate_classes(self) -> None:
+        """Name the experiment after the first configuration file where the user did not."""
+        config = self.config[self.subcommand]
+        if config.run.experiment is None:
+            config.run.experiment = Path(str(config.config[0])).stem if config.config else self.subcommand
+
+    def after_instantiate_classes(self) -> None:
+        """Check what was instantiated before anything runs."""
+        self._check_links()
+        checkpoint = self.config[self.subcommand].ckpt_path
+        if checkpoint is not None:
+            check_checkpoint(Path(checkpoint), self.model)
+        elif self.subcommand != "fit":
+            _say(f"warning: {self.subcommand} without --ckpt_path: the network has its initial, untrained weights")
+
+    def _check_links(self) -> None:
+        """A class without the linked argument would be linked to nothing, in silence."""
+        for name in ("num_classes", "representation"):
+            given, taken = getattr(self.datamodule, name), getattr(self.model, name)
+            if given != taken:
+                raise UserError(
+                    f"{type(self.model).__name__} has {name} {taken!r} but the data has {given!r}: "
+                    f"its constructor must have an argument {name} and pass it on to Classifier"
+                )
+
+    def instantiate_trainer(self, **kwargs: Any) -> L.Trainer:
+        """The trainer, with the callback that keeps the run's record."""
+        options = self.config_init[self.subcommand].trainer
+        if options.logger is False and isinstance(options.callbacks, list):  # it refuses to work without a logger
+            kwargs["callbacks"] = [item for item in options.callbacks if not isinstance(item, LearningRateMonitor)]
+        self.run = self.config_init[self.subcommand].run
+        parser = self._parser(self.subcommand)
+        text = parser.dump(self.config[self.subcommand], skip_unset=False)  # options left at None as well
+        settings = {name: value for name, value in yaml.safe_load(text).items() if name not in _SUBCOMMAND_OPTIONS}
+        record = RunRecord(self.run.folder, f"# audio-lrp {__version__}\n{yaml.safe_dump(settings, sort_keys=False)}")
+        table = [PredictionTable()] if self.subcommand == "predict" else []
+        self.trainer_defaults = {"callbacks": [record, *table]}
+        return super().instantiate_trainer(**kwargs)
+
+    def after_fit(self) -> None:
+        """Test the best checkpoint where the run asks for it, then sum up."""
+        self.metrics = dict(self.trainer.callback_metrics)
+        if self.run.test_after_fit:
+            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None)
+        self._sum_up()
+
+    def after_validate(self) -> None:
+        """Sum up."""
+        self._sum_up()
+
+    def after_test(self) -> None:
+        """Sum up."""
+        self._sum_up()
+
+    def after_predict(self) -> None:
+        """Sum up."""
+        self._sum_up()
+
+    def _sum_up(self) -> None:
+        if self.trainer.is_global_zero:
+            metrics = self.metrics | dict(self.trainer.callback_metrics)
+            self.report = summary(self.trainer, str(self.subcommand), metrics)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: its arguments; by default the process's.
+
+    Raises:
+        SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
+            an interruption. A message stands on standard error then, and no traceback.
+    """
+    try:
+        with wandb_session():
+            cli = AudioLRPCLI(sys.argv[1:] if args is None else args)
+        if cli.report:
+            print(f"\n{cli.report}")  # last of all, when the W&B run is complete
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except SystemExit as exit_:
+        # Lightning turns an interruption during a run into exit code 1.
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            _fail("interrupted", 130)
+        raise
+    except Exception as error:
+        mistake = _mistake(error)
+        if mistake is None:
+            raise
+        _fail(" ".join(str(mistake).split()), 2 if isinstance(mistake, UsageError) else 1)
+    finally:
+        discard_empty_folder()
+
+
+def _mistake(error: BaseException) -> BaseException | None:
+    """What the user can mend among the causes of an error; jsonargparse wraps errors of constructors."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError | MisconfigurationException):
+        # W&B's are about accounts and servers; known by name, as the package takes a second to import.
+        if type(cause).__module__.startswith("wandb.errors"):
+            break
+        cause = cause.__cause__
+    return cause
+
+
+def _with_origin(error: UsageError, layers: Sequence[Layer]) -> UsageError:
+    """The error with the configuration file's name where the option stands in one."""
+    for layer in reversed(layers):
+        if error.option in layer.settings and layer.is_file:
+            return UsageError(f"{error} (in {layer.origin})", error.option)
+    return error
+
+
+def _settings(config: Any, option: str) -> set[str]:
+    """Names of the settings of the class that stands at ``option``."""
+    for name in option.split("."):
+        config = config[name] if name in config else config.init_args[name]
+    return set(vars(config.get("init_args", config)))
+
+
+@rank_zero_only
+def _say(text: str) -> None:
+    print(f"audio-lrp: {text}", file=sys.stderr)
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    print(f"audio-lrp: error: {text}", file=sys.stderr)
+    sys.exit(code)

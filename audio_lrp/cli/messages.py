@@ -1,0 +1,165 @@
+"""jsonargparse's page-long messages, said in one sentence that names the option and the mend."""
+
+import re
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+import torch
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Callback
+from lightning.pytorch.loggers import Logger
+
+import audio_lrp.callbacks
+import audio_lrp.data
+import audio_lrp.models
+from audio_lrp.cli.usage import UsageError
+
+_PLUGIN_BASES = (
+    Callback,
+    Logger,
+    torch.optim.Optimizer,
+    torch.optim.lr_scheduler.LRScheduler,
+    audio_lrp.data.Corpus,
+    audio_lrp.data.CorpusDataModule,
+)
+_LONGEST_MESSAGE = 300
+
+
+def usage_error(message: str, options: Iterable[str]) -> UsageError:
+    """The error that says a parser's message in one sentence.
+
+    Args:
+        message: as jsonargparse gives it; nested options and unions of types make it nest as well.
+        options: the parser's option strings, among which a misspelt one is looked up.
+    """
+    error = (
+        _command(message)
+        or _unknown_option(message, options)
+        or _missing_option(message)
+        or _unknown_class(message)
+        or _wrong_type(message)
+    )
+    if error is not None:
+        return error
+    text = " ".join(message.split())
+    return UsageError(text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}...")
+
+
+def _command(message: str) -> UsageError | None:
+    if match := re.search(r"argument subcommand: invalid choice: (\S+) \(choose from (.*)\)", message):
+        return UsageError(f"unknown command {match[1]}: choose from {match[2]}")
+    if 'expected "subcommand" to be one of' in message:
+        return UsageError("no command: begin with audio-lrp fit, validate, test or predict, or see audio-lrp --help")
+    if "is not accepted before subcommand" in message:
+        return UsageError("options come after the command: audio-lrp fit --config NAME")
+    return None
+
+
+def _unknown_option(message: str, options: Iterable[str]) -> UsageError | None:
+    if match := re.search(r"unrecognized arguments: ([^-]\S*)", message):
+        return UsageError(f"unexpected argument {match[1]!r}: options begin with --")
+    match = re.search(
+        r"(?:unrecognized arguments: --?|(?:Group '(?P<group>[^']+)' )?does not accept option '|Option ')([^\s'=]+)",
+        message,
+    )
+    if match is None:
+        return None
+    before, after = message[: match.start()], message[match.end() :]
+    keys = [*_keys(before), *filter(None, [match["group"]])]
+    option = ".".join([*keys, match[2]])
+    class_path = _class_path(after.partition("\n")[0]) or _class_path(before)
+    if class_path is None:
+        nearest = get_close_matches(f"--{option}", [known for known in options if known.startswith("--")], n=2)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see audio-lrp fit --help"
+    else:
+        settings = _settings(class_path)
+        nearest = [".".join([*keys, near]) for near in get_close_matches(match[2], settings, n=2)]
+        hint = f"{class_path.rsplit('.', 1)[-1]} takes {', '.join(settings)}"
+        if nearest:
+            hint = f"did you mean {' or '.join(f'--{near}' for near in nearest)}?"
+        elif class_path.endswith((".CorpusDataModule", ".Classifier")):
+            hint += "; a configuration or class comes before the options that it brings"
+    return UsageError(f"unknown option --{option}: {hint}", option)
+
+
+def _missing_option(message: str) -> UsageError | None:
+    match = re.search(r"the following arguments are required: ([\w., ]+)", message)
+    if match is None:
+        return None
+    before = message[: match.start()]
+    names = [".".join([*_keys(before), name]) for name in match[1].split(", ")]
+    class_path = _class_path(before)
+    if class_path is None:
+        names = [name.split(".", 1)[-1] for name in names]  # without the subcommand
+        hint = "start from a configuration, e.g. --config quickstart"
+    else:
+        hint = f"{class_path.rsplit('.', 1)[-1]} needs it"
+    return UsageError(f"missing {' and '.join(f'--{name}' for name in names)}: {hint}", names[0])
+
+
+def _unknown_class(message: str) -> UsageError | None:
+    if match := re.search(r"Expected a dot import path string: (\S+)", message):
+        nearest = get_close_matches(match[1], _class_names(), n=2)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "give its path, e.g. package.module.Class"
+        return _about(message[: match.start()], f"no class is called {match[1]!r}: {hint}")
+    if match := re.search(r"class_path '([^']+)':\s+(No module named [^\n]+|[^\n]+has no attribute [^\n]+)", message):
+        return _about(message[: match.start()], f"the class {match[1]} cannot be imported ({match[2]})")
+    if match := re.search(r"callable class: ((?!Parser key)[^\n]+?)\. Got value: (\S+)\n", message):
+        return _about(message[: match.start()], f"{match[2]} is not a class that fits here ({match[1]})")
+    if match := re.search(r"does not correspond to a subclass of (\w+)", message):
+        return _about(message[: match.start()], f"the class is not a {match[1]}, as it must be")
+    if match := re.search(r"Expected an instantiatable class(?s:.*?)Given value: NestedArg\(key='([^']+)'", message):
+        option = ".".join(_keys(message[: match.start()]))
+        return UsageError(
+            f"--{option}.{match[1]} is set before any class is chosen: choose one with --{option}", option
+        )
+    return None
+
+
+def _wrong_type(message: str) -> UsageError | None:
+    value = re.search(r"(?:Got|Given) value: (.+?)(?:\. Got value|\n|$)", message)
+    if value is None:
+        return None
+    before = message[: value.start()]
+    inner = before[before.rfind("Parser key") :]
+    expected = [name for found in re.findall(r"Expected an? (<[^>]+>|\S+\[.*\])", inner) for name in _type_names(found)]
+    if not expected:
+        return None
+    return _about(before, f"expected {' or '.join(dict.fromkeys(expected))}, got {value[1]}")
+
+
+def _about(before: str, text: str) -> UsageError:
+    option = ".".join(_keys(before))
+    return UsageError(f"--{option}: {text}" if option else text, option or None)
+
+
+def _keys(message: str) -> list[str]:
+    return re.findall(r'Parser key "([^"]+)"', message)
+
+
+def _class_path(message: str) -> str | None:
+    paths = re.findall(r"class_path[ =]'([^']+)'", message)
+    return paths[-1] if paths else None
+
+
+def _settings(class_path: str) -> list[str]:
+    module, _, name = class_path.rpartition(".")
+    owner = getattr(__import__(module, fromlist=[name]), name)
+    return list(ArgumentParser(exit_on_error=False).add_class_arguments(owner, fail_untyped=False))
+
+
+def _class_names() -> list[str]:
+    names = {*audio_lrp.callbacks.__all__, *audio_lrp.data.__all__, *audio_lrp.models.__all__}
+    bases: list[type] = list(_PLUGIN_BASES)
+    while bases:
+        subclasses: list[type] = bases.pop().__subclasses__()
+        names |= {subclass.__name__ for subclass in subclasses}
+        bases += subclasses
+    return sorted(names)
+
+
+def _type_names(expected: str) -> list[str]:
+    if expected.startswith("typing.Literal["):
+        return expected.removeprefix("typing.Literal[").removesuffix("]").split(", ")
+    name = expected.removeprefix("<class '").removesuffix("'>").rsplit(".", 1)[-1]
+    return [{"NoneType": "null", "bool": "true or false", "int": "an integer", "float": "a number"}.get(name, name)]

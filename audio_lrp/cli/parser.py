@@ -1,0 +1,57 @@
+"""The argument parser: no abbreviations, shipped classes first, mistakes in one sentence."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+from unittest.mock import patch
+
+import jsonargparse
+from lightning.pytorch.cli import LightningArgumentParser
+
+import audio_lrp.callbacks
+import audio_lrp.data
+import audio_lrp.models
+from audio_lrp.cli.messages import usage_error
+
+
+class Parser(LightningArgumentParser):
+    """LightningCLI's parser, strict and brief.
+
+    jsonargparse makes the parsers for the options of nested classes from the same class, so they are strict as well.
+    """
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        # An abbreviation is a misspelling as often as not: --trainer.max_epoch would be taken for max_epochs.
+        super().__init__(*args, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        """Raise a :class:`~audio_lrp.cli.usage.UsageError` instead of printing pages."""
+        if not self.exit_on_error:  # the parser of a nested class: the outermost one tells
+            super().error(message, ex)
+        commands = self._subcommands_action.choices.values() if self._subcommands_action else ()
+        raise usage_error(message, {name for parser in (self, *commands) for name in parser._option_string_actions})
+
+
+@contextmanager
+def shipped_classes_first() -> Iterator[None]:
+    """Let a bare class name mean the shipped class where another package has one of the same name.
+
+    jsonargparse looks for a bare name among all imported subclasses of the expected type and refuses one that two
+    classes share. AlexNet is such a name: torchmetrics imports torchvision, which has one.
+    """
+    shipped = {
+        name: (getattr(package, name), f"{package.__name__}.{name}")
+        for package in (audio_lrp.callbacks, audio_lrp.data, audio_lrp.models)
+        for name in package.__all__
+    }
+    find_class = jsonargparse._typehints.resolve_class_path_by_name
+
+    def find_shipped_class(expected: Any, name: str) -> str:
+        found, path = shipped.get(name, (None, name))
+        if isinstance(found, type) and isinstance(expected, type | tuple) and issubclass(found, expected):
+            return path
+        other_path: str = find_class(expected, name)
+        return other_path
+
+    with patch.object(jsonargparse._typehints, "resolve_class_path_by_name", find_shipped_class):
+        yield

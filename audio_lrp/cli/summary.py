@@ -1,0 +1,81 @@
+"""What is printed when a run ends: what came out, where it lies, what to type next."""
+
+import shlex
+from collections.abc import Mapping
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import WandbLogger
+from torch import Tensor
+
+from audio_lrp.tracking import run_folder
+from audio_lrp.tracking.record import CONFIG_FILENAME
+
+
+def summary(trainer: Trainer, subcommand: str, metrics: Mapping[str, Tensor]) -> str:
+    """The run's results, files and next steps, one a line.
+
+    Args:
+        trainer: after ``subcommand``; its W&B run may still be open.
+        subcommand: what ran, e.g. ``"fit"``.
+        metrics: last values of the logged metrics.
+    """
+    folder = run_folder(trainer)
+    lines = [("test accuracy", _percent(metrics.get("test/accuracy"))), _validation_line(trainer, metrics)]
+    checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") if subcommand == "fit" else ""
+    lines += [("checkpoint", _relative(checkpoint)), ("configuration", _existing(folder / CONFIG_FILENAME))]
+    lines += [("predictions", ", ".join(map(_relative, sorted(folder.glob("predictions*.csv")))))]
+    lines += [("pictures", _pictures(folder)), *_wandb_lines(trainer)]
+    if checkpoint:
+        command = f"audio-lrp test --config {_quoted(folder / CONFIG_FILENAME)} --ckpt_path {_quoted(checkpoint)}"
+        lines.append(("to test it again", command))
+    width = max((len(name) for name, value in lines if value), default=0)
+    return "\n".join(f"{name + ':':<{width + 1}} {value}" for name, value in lines if value)
+
+
+def _percent(share: Tensor | None) -> str:
+    return "" if share is None else f"{100 * float(share):.1f} %"
+
+
+def _validation_line(trainer: Trainer, metrics: Mapping[str, Tensor]) -> tuple[str, str]:
+    checkpoint = trainer.checkpoint_callback
+    best = getattr(checkpoint, "best_model_score", None)
+    if best is None or getattr(checkpoint, "monitor", None) != "val/accuracy":
+        return "validation accuracy", _percent(metrics.get("val/accuracy"))
+    return "validation accuracy", f"{_percent(best)} (best epoch)"
+
+
+def _pictures(folder: Path) -> str:
+    """The folder of relevance maps: the run's own, or W&B's media where they were logged there."""
+    if (folder / "lrp").is_dir():
+        return _relative(folder / "lrp")
+    media = sorted(folder.glob("wandb/*run-*/files/media/images/lrp"))
+    return _relative(media[-1]) if media else ""
+
+
+def _wandb_lines(trainer: Trainer) -> list[tuple[str, str]]:
+    lines = []
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            run = logger.experiment
+            folder = Path(run.dir).parent
+            lines.append(("W&B run", _relative(folder) if run.offline else run.url))
+            if run.offline:
+                lines.append(("to upload it", f"wandb sync {_quoted(folder)}"))
+    return lines
+
+
+def _existing(path: Path) -> str:
+    return _relative(path) if path.exists() else ""
+
+
+def _relative(path: Path | str) -> str:
+    """The path from the working directory where that is shorter."""
+    if not path:
+        return ""
+    path, here = Path(path), Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
+
+
+def _quoted(path: Path | str) -> str:
+    return shlex.quote(_relative(path))

@@ -1,0 +1,47 @@
+"""Lightning's Trainer with option types that a command line reads correctly."""
+
+from typing import Any
+
+import lightning as L
+
+
+class Trainer(L.Trainer):
+    """Lightning's Trainer; an integer limit is a number of batches, a fraction a share of them.
+
+    Lightning annotates them with ``typing.Union``, which Python caches without regard to order: ``1`` may then be
+    read as ``1.0``, all batches instead of one. ``int | float`` keeps its order.
+
+    Args:
+        limit_train_batches: how many batches, or which share, of the training data is used in an epoch.
+        limit_val_batches: the same for validation.
+        limit_test_batches: the same for test.
+        limit_predict_batches: the same for prediction.
+        overfit_batches: how many batches, or which share, of the training data to overfit.
+        enable_autolog_hparams: whether to log what models and data modules save as hyperparameters; not by default,
+            since the command line logs the whole configuration.
+        val_check_interval: validate after so many batches, this share of an epoch, or this time (``"DD:HH:MM:SS"``).
+        **kwargs: see :class:`lightning.pytorch.Trainer`.
+    """
+
+    def __init__(
+        self,
+        *,
+        limit_train_batches: int | float | None = None,
+        limit_val_batches: int | float | None = None,
+        limit_test_batches: int | float | None = None,
+        limit_predict_batches: int | float | None = None,
+        overfit_batches: int | float = 0.0,
+        val_check_interval: int | float | str | dict[str, int] | None = None,
+        enable_autolog_hparams: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            limit_train_batches=limit_train_batches,
+            limit_val_batches=limit_val_batches,
+            limit_test_batches=limit_test_batches,
+            limit_predict_batches=limit_predict_batches,
+            overfit_batches=overfit_batches,
+            val_check_interval=val_check_interval,
+            enable_autolog_hparams=enable_autolog_hparams,
+            **kwargs,
+        )

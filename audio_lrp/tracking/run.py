@@ -1,0 +1,80 @@
+"""The name and the folder of one run."""
+
+import os
+from datetime import datetime
+from functools import cached_property
+from itertools import count
+from pathlib import Path
+
+from lightning.pytorch.utilities import rank_zero_only
+
+from audio_lrp.errors import UserError
+
+_FOLDER_VARIABLE = "AUDIO_LRP_RUN_FOLDER"
+"""Environment variable through which a run's first process tells those that it starts (DDP) the run's folder."""
+
+
+class Run:
+    """One run of the command line: everything it writes lies in one folder, ``<root>/<experiment>/<time>/``.
+
+    Args:
+        root: folder that holds the folders of all runs.
+        experiment: folder that groups the runs of one experiment; the command line takes the name of the first
+            configuration file where it is not given.
+        test_after_fit: whether ``fit`` ends with a test of the best checkpoint.
+    """
+
+    def __init__(self, root: str = "runs", experiment: str | None = None, test_after_fit: bool = False) -> None:
+        self.root = Path(root).expanduser().absolute()
+        self.experiment = experiment or "unnamed"
+        self.test_after_fit = test_after_fit
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's own folder, new and empty: created at the first access, by the run's first process alone.
+
+        Raises:
+            UserError: the folder cannot be created.
+        """
+        if not _is_first_process():
+            # Processes started by torchrun or SLURM do not inherit the variable; they write nothing before
+            # RunRecord tells them the folder.
+            return Path(os.environ.get(_FOLDER_VARIABLE, self.root))
+        folder = self._create()
+        os.environ[_FOLDER_VARIABLE] = str(folder)
+        return folder
+
+    def _create(self) -> Path:
+        time = datetime.now().strftime("%Y%m%d-%H%M%S")
+        experiment = self.root / self.experiment
+        try:
+            experiment.mkdir(parents=True, exist_ok=True)
+            for attempt in count(1):
+                folder = experiment / (time if attempt == 1 else f"{time}-{attempt}")
+                try:
+                    folder.mkdir()  # fails where another run of the same second was faster
+                except FileExistsError:
+                    continue
+                return folder
+        except OSError as error:
+            raise UserError(
+                f"the run's folder below {experiment} cannot be created ({error.strerror}): "
+                "choose another place with --run.root"
+            ) from error
+        raise AssertionError("unreachable")
+
+
+def discard_empty_folder() -> None:
+    """Remove this process's last run folder where the run ended before it wrote anything."""
+    if not _is_first_process() or _FOLDER_VARIABLE not in os.environ:
+        return
+    folder = Path(os.environ[_FOLDER_VARIABLE])
+    for empty in (folder, folder.parent, folder.parent.parent):
+        try:
+            empty.rmdir()  # fails on folders that hold something
+        except OSError:
+            return
+
+
+def _is_first_process() -> bool:
+    return getattr(rank_zero_only, "rank", 0) == 0

@@ -1,0 +1,316 @@
+"""The command line: its options, its messages, and the traps of LightningCLI it is to keep users out of."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from command_line import exit_code, only_folder, tiny_run
+from lightning.pytorch import Callback
+
+from audio_lrp import __version__
+from audio_lrp.models import Classifier
+
+PARSE = ["fit", "--model=Classifier", "--model.network=AudioNet", "--data=AudioMNISTDataModule", "--data.root=corpus"]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory of the test's own, in which runs would be written."""
+    folder = tmp_path / "work"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+def parsed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, Any]:
+    """The configuration that ``fit`` would run with."""
+    assert exit_code(*PARSE, *arguments, "--print_config") == 0
+    config: dict[str, Any] = yaml.safe_load(capsys.readouterr().out)
+    return config
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) -> str:
+    """The one sentence with which the command line refuses the arguments."""
+    assert exit_code(*arguments) == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audio-lrp: error")]
+    assert len(lines) == 1
+    assert len(lines[0]) < 400
+    return lines[0].removeprefix("audio-lrp: error: ")
+
+
+def test_version_is_quick_and_sets_the_allocator_up() -> None:
+    code = (
+        "import os, sys; from audio_lrp.__main__ import main; main(); "
+        "assert 'torch' not in sys.modules; print(os.environ['THP_MEM_ALLOC_ENABLE'])"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "THP_MEM_ALLOC_ENABLE"}
+    command = [sys.executable, "-c", code, "--version"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
+    assert output.splitlines() == [f"audio-lrp {__version__}", "1"]
+
+
+def test_importing_the_entry_does_not_import_torch_before_the_allocator_is_set_up() -> None:
+    code = "import sys, audio_lrp.__main__; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+class TestMessages:
+    """Every mistake is one sentence with its mend."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--trainer.max_epoch=3"], "unknown option --trainer.max_epoch: did you mean --trainer.max_epochs"),
+            (["--trainr.max_epochs=3"], "unknown option --trainr.max_epochs: did you mean --trainer.max_epochs"),
+            (["--data.tsk=digit"], "unknown option --data.tsk: did you mean --data.task?"),
+            (["--model.network.dropot=0.1"], "--model.network.dropot: did you mean --model.network.dropout?"),
+            (["--model.optimizer=SGD", "--model.optimizer.lrr=1"], "did you mean --model.optimizer.lr?"),
+            (["--model.network=AudioNett"], "--model.network: no class is called 'AudioNett': did you mean AudioNet"),
+            (["--data=FSDDDataModul"], "no class is called 'FSDDDataModul': did you mean FSDDDataModule"),
+            (["--data=my.Corpus"], "--data: the class my.Corpus cannot be imported (No module named 'my')"),
+            (["--data=torch.nn.Linear"], "--data: the class is not a CorpusDataModule"),
+            (["--data.task=digits"], "--data.task: expected 'digit' or 'gender', got digits"),
+            (["--data.fold=x"], "--data.fold: expected an integer, got x"),
+            (["--trainer.max_epochs=1.5"], "--trainer.max_epochs: expected an integer or null, got 1.5"),
+            (["--trainer.max_epochs"], "--trainer.max_epochs: expected one argument"),
+            (["--trainer.logger.project=x"], "--trainer.logger.project is set before any class is chosen"),
+            (["--config=quikstart"], "no file and no shipped configuration is called 'quikstart'; there is quickstart"),
+            (["extra"], "unexpected argument 'extra'"),
+        ],
+    )  # fmt: skip
+    def test_options(self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+        assert message in refusal(capsys, *PARSE, *arguments)
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            ([], "no command: begin with audio-lrp fit, validate, test or predict"),
+            (["fitt"], "unknown command 'fitt': choose from 'fit'"),
+            (["fit"], "missing --data and --model: start from a configuration, e.g. --config quickstart"),
+            (["--config", "quickstart", "fit"], "options come after the command"),
+            (["fit", "--data.root=x"], "a configuration or class comes before the options that it brings"),
+            (["fit", *PARSE[1:-1]], "missing --data.root: AudioMNISTDataModule needs it"),
+        ],
+    )
+    def test_commands(self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
+        assert message in refusal(capsys, *arguments)
+
+    @pytest.mark.parametrize(
+        ("text", "message"),
+        [
+            ("trainer: {max_epoch: 3}", "unknown option --trainer.max_epoch: did you mean --trainer.max_epochs"),
+            ("data: {class_path: FSDDDataModule, init_args: {rot: x}}", "did you mean --data.root? (in mine.yaml)"),
+            ("trainer: {callbacks: [ModelCheckpont]}", "no class is called 'ModelCheckpont'"),
+            ("trainer: {max_epochs: [", "mine.yaml is not valid YAML: "),
+            ("hello", "mine.yaml holds no options"),
+        ],
+    )
+    def test_configuration_files(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path, text: str, message: str
+    ) -> None:
+        (in_empty_folder / "mine.yaml").write_text(text)
+        assert message in refusal(capsys, *PARSE, "--config", "mine.yaml")
+
+    def test_mistakes_found_later_end_with_code_1_and_no_empty_folder(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path
+    ) -> None:
+        options = [*PARSE[1:], "--trainer.accelerator=cpu", "--trainer.logger=false"]
+        assert "AudioNet takes the representation 'waveform'" in refusal(
+            capsys, "fit", *options, "--data.representation=spectrogram", code=1
+        )
+        assert "there is no checkpoint missing.ckpt" in refusal(
+            capsys, "test", *options, "--ckpt_path=missing.ckpt", code=1
+        )
+        (in_empty_folder / "text.ckpt").write_text("not a checkpoint")
+        assert "text.ckpt cannot be loaded as a checkpoint" in refusal(
+            capsys, "test", *options, "--ckpt_path=text.ckpt", code=1
+        )
+        if not torch.cuda.is_available():
+            assert "gpu" in refusal(capsys, "fit", *PARSE[1:], "--trainer.accelerator=gpu", code=1)
+        assert "corpus" in refusal(capsys, "fit", *options, code=1)  # which does not exist
+        assert not (in_empty_folder / "runs").exists()
+
+    def test_interruption(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
+        interrupting = ["--trainer.callbacks=test_cli.Interruption"]
+        assert exit_code("fit", *tiny_run(corpus), *interrupting) == 130
+        assert "Traceback" not in capsys.readouterr().err
+
+
+class TestTraps:
+    """What LightningCLI does in silence."""
+
+    @pytest.mark.parametrize("given", ["1", "1.0", "0.5"])
+    def test_one_batch_is_not_all_batches(self, capsys: pytest.CaptureFixture[str], given: str) -> None:
+        limits = [f"limit_{what}_batches" for what in ("train", "val", "test", "predict")] + ["overfit_batches"]
+        trainer = parsed(capsys, *(f"--trainer.{limit}={given}" for limit in limits))["trainer"]
+        for limit in limits:
+            assert trainer[limit] == float(given)
+            assert type(trainer[limit]) is (int if given == "1" else float)
+
+    def test_validation_interval_keeps_its_type(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert parsed(capsys, "--trainer.val_check_interval=100")["trainer"]["val_check_interval"] == 100
+        assert isinstance(parsed(capsys, "--trainer.val_check_interval=1")["trainer"]["val_check_interval"], int)
+
+    def test_no_abbreviations_at_any_depth(self, capsys: pytest.CaptureFixture[str]) -> None:
+        for option in ("--trainer.max_epoc=3", "--data.bat=3", "--model.network.drop=0.1", "--seed=1"):
+            assert "unknown option" in refusal(capsys, *PARSE, option)
+
+    def test_shipped_class_wins_over_a_namesake(self, capsys: pytest.CaptureFixture[str]) -> None:
+        import torchvision.models  # has an AlexNet, and is imported by torchmetrics anyway
+
+        assert issubclass(torchvision.models.AlexNet, torch.nn.Module)
+        network = parsed(capsys, "--model.network=AlexNet")["model"]["init_args"]["network"]
+        assert network["class_path"] == "audio_lrp.models.AlexNet"
+
+    @pytest.mark.parametrize("option", ["num_classes=3", "init_args.representation=spectrogram"])
+    def test_linked_options_are_refused(self, capsys: pytest.CaptureFixture[str], option: str) -> None:
+        message = refusal(capsys, *PARSE, f"--model.{option}")
+        assert "cannot be set (the command line): it follows from the data" in message
+
+    def test_linked_options_are_refused_in_files(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path
+    ) -> None:
+        (in_empty_folder / "mine.yaml").write_text("model: {init_args: {num_classes: 3}}")
+        assert "model.num_classes cannot be set (mine.yaml)" in refusal(capsys, *PARSE, "--config=mine.yaml")
+        (in_empty_folder / "logs.yaml").write_text(
+            "trainer: {logger: [{class_path: CSVLogger, init_args: {save_dir: logs}}]}"
+        )
+        assert "trainer.logger.save_dir cannot be set (logs.yaml)" in refusal(capsys, *PARSE, "--config=logs.yaml")
+
+    def test_links_arrive(self, corpus: Path) -> None:
+        assert exit_code("fit", *tiny_run(corpus), "--data.task=gender") == 0
+        checkpoint = torch.load(only_checkpoint(only_folder(Path("runs"))), weights_only=True)
+        assert checkpoint["state_dict"]["network.5.weight"].shape == (2, 496)
+
+    def test_link_to_nothing_is_found_out(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
+        message = refusal(capsys, "fit", *tiny_run(corpus), "--model=test_cli.Stubborn", code=1)
+        assert message.startswith("Stubborn has num_classes 3 but the data has 10: its constructor must")
+
+    def test_switched_class_tells_what_stays_and_what_goes(self, capsys: pytest.CaptureFixture[str]) -> None:
+        tiny = ["--model.network=command_line.TinyNetwork", "--model.network.dropout=0.3", "--model.network.width=2"]
+        assert warnings_of(capsys, *tiny, "--model.network=command_line.OtherNetwork") == (
+            "audio-lrp: warning: --model.network is switched from command_line.TinyNetwork to "
+            "command_line.OtherNetwork, which keeps dropout and drops width of the former's settings"
+        )
+
+    def test_settings_made_anew_are_not_worth_a_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert warnings_of(capsys, "--data=FSDDDataModule", "--data.root=other") == ""
+
+    def test_users_options_win_over_the_checkpoints(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
+        assert exit_code("fit", *tiny_run(corpus), "--model.label_smoothing=0.3", "--run.root=first") == 0
+        checkpoint = only_checkpoint(only_folder(Path("first")))
+        assert torch.load(checkpoint, weights_only=True)["hyper_parameters"]["label_smoothing"] == 0.3
+        options = [*tiny_run(corpus), f"--ckpt_path={checkpoint}"]
+        assert exit_code("test", *options, "--model.label_smoothing=0.1", "--run.root=second") == 0
+        config = yaml.safe_load((only_folder(Path("second")) / "config.yaml").read_text())
+        assert config["model"]["init_args"]["label_smoothing"] == 0.1
+        capsys.readouterr()
+        message = refusal(capsys, "test", *options, "--model.network.width=8", code=1)
+        assert "network.0.weight is of shape (4, 1, 16) there and of shape (8, 1, 16) here" in message
+
+    def test_hostile_checkpoint_is_refused(
+        self, capsys: pytest.CaptureFixture[str], corpus: Path, in_empty_folder: Path
+    ) -> None:
+        torch.save({"state_dict": Hostile()}, "hostile.ckpt")
+        message = refusal(capsys, "test", *tiny_run(corpus), "--ckpt_path=hostile.ckpt", code=1)
+        assert "hostile.ckpt cannot be loaded as a checkpoint of weights alone" in message
+        assert not (in_empty_folder / "harm").exists()
+
+    def test_free_unpickling_of_checkpoints_cannot_be_turned_on(self, capsys: pytest.CaptureFixture[str]) -> None:
+        assert "unknown option --weights_only" in refusal(capsys, *PARSE, "--weights_only=false")
+
+
+class TestCommands:
+    """Whole runs."""
+
+    def test_fit_tests_the_best_checkpoint_and_sums_up(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
+        assert exit_code("fit", *tiny_run(corpus), "--run.test_after_fit=true", "--run.experiment=first") == 0
+        folder = only_folder(Path("runs"))
+        assert folder.parent.name == "first"
+        checkpoint = only_checkpoint(folder)
+        lines = report(capsys)
+        assert lines["test accuracy"].endswith(" %")
+        assert lines["validation accuracy"].endswith(" %")
+        assert lines["checkpoint"] == str(checkpoint)
+        # What it says to type next works, in a run of its own.
+        command = lines["to test it again"].split()
+        assert command[:2] == ["audio-lrp", "test"]
+        assert exit_code(*command[1:]) == 0
+        assert report(capsys)["test accuracy"] == lines["test accuracy"]
+        assert len(list(Path("runs").glob("first/*"))) == 2
+
+    def test_validate(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
+        assert exit_code("validate", *tiny_run(corpus)) == 0
+        printed = capsys.readouterr()
+        assert "validation accuracy: " in printed.out
+        assert "warning: validate without --ckpt_path: the network has its initial, untrained weights" in printed.err
+
+    def test_predict_writes_a_table(self, corpus: Path) -> None:
+        assert exit_code("predict", *tiny_run(corpus)) == 0
+        header, *rows = (only_folder(Path("runs")) / "predictions.csv").read_text().splitlines()
+        assert header == "file,label,prediction,0,1,2,3,4,5,6,7,8,9"
+        assert len(rows) == 20  # two of six speakers
+        for row in rows:
+            file, label, prediction, *probabilities = row.split(",")
+            assert (corpus / file).is_file()
+            assert file.startswith(f"{label}_")
+            assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-5)
+            assert probabilities[int(prediction)] == max(probabilities, key=float)
+
+    def test_training_is_taken_up_again(self, corpus: Path) -> None:
+        assert exit_code("fit", *tiny_run(corpus), "--run.root=first") == 0
+        checkpoint = only_checkpoint(only_folder(Path("first")))
+        options = [*tiny_run(corpus), "--trainer.max_epochs=2", "--run.root=second", f"--ckpt_path={checkpoint}"]
+        assert exit_code("fit", *options) == 0
+        resumed = torch.load(only_checkpoint(only_folder(Path("second"))), weights_only=True)
+        assert resumed["epoch"] == 1
+
+
+def report(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What a run printed last, by line."""
+    lines = [line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line]
+    return {name: value.strip() for name, value in lines}
+
+
+def only_checkpoint(folder: Path) -> Path:
+    (path,) = folder.glob("checkpoints/*.ckpt")
+    return path
+
+
+def warnings_of(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """Warnings on the way to a run that fails for want of its corpus."""
+    assert exit_code(*PARSE, *options, "--trainer.accelerator=cpu", "--trainer.logger=false") == 1
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audio-lrp: warning")]
+    return "\n".join(lines)
+
+
+class Interruption(Callback):
+    """Stands for Ctrl-C in the midst of training."""
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        raise KeyboardInterrupt
+
+
+class Hostile:
+    """Does harm when it is unpickled."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("harm"),)
+
+
+class Stubborn(Classifier):
+    """Has no argument for the number of classes, so that the link to it leads nowhere."""
+
+    def __init__(self, network: Callable[[int], torch.nn.Module], representation: str) -> None:
+        super().__init__(network, 3, representation)

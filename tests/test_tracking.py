@@ -1,0 +1,207 @@
+"""The run's folder, its configuration, and its W&B run."""
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+import wandb
+import yaml
+from command_line import exit_code, only_folder, tiny_run, wandb_config, wandb_records
+from lightning.pytorch.loggers import CSVLogger, WandbLogger
+
+from audio_lrp.errors import UserError
+from audio_lrp.tracking import Run, make_wandb_logger, run_folder, wandb_session
+
+LOGGERS = "trainer: {logger: [CSVLogger, {class_path: CSVLogger, init_args: {name: b}}]}"
+WANDB = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory of the test's own, and W&B's variables unset."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_DATA_DIR", "AUDIO_LRP_RUN_FOLDER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+def run(*arguments: str) -> None:
+    assert exit_code(*arguments) == 0
+
+
+class TestRunFolder:
+    """One folder a run."""
+
+    def test_runs_of_the_same_second_do_not_collide(self) -> None:
+        with ThreadPoolExecutor(16) as pool:
+            folders = list(pool.map(lambda _: Run("runs", "crowd").folder, range(64)))
+        assert len(set(folders)) == 64
+        assert all(folder.is_dir() and folder.parent == Path("runs/crowd").absolute() for folder in folders)
+
+    def test_folder_is_made_when_asked_for_and_once(self) -> None:
+        made = Run("runs", "lazy")
+        assert not Path("runs").exists()
+        assert made.folder == made.folder
+        assert len(list(Path("runs").glob("*/*"))) == 1
+
+    def test_impossible_folder(self) -> None:
+        Path("runs").write_text("a file")
+        with pytest.raises(UserError, match=r"cannot be created .*--run.root"):
+            _ = Run("runs", "name").folder
+
+    def test_later_processes_take_the_first_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        first = Run("runs", "ddp").folder
+        monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_only.rank", 1)
+        assert Run("runs", "ddp").folder == first
+
+    def test_trainers_of_other_makers(self, tmp_path: Path) -> None:
+        quiet: dict[str, Any] = {"accelerator": "cpu", "default_root_dir": tmp_path / "root"}
+        assert run_folder(L.Trainer(logger=False, **quiet)) == tmp_path / "root"
+        logger = CSVLogger(tmp_path / "logs", name="name")
+        assert run_folder(L.Trainer(logger=logger, **quiet)) == Path(logger.log_dir)
+        assert run_folder(L.Trainer(logger=WandbLogger(save_dir=tmp_path / "w"), **quiet)) == tmp_path / "w"
+
+
+class TestRecord:
+    """What lies in the folder."""
+
+    @pytest.mark.parametrize("logger", ["false", "null", "CSVLogger"])
+    def test_everything_lies_in_the_runs_folder(self, corpus: Path, logger: str) -> None:
+        run("fit", *tiny_run(corpus), f"--trainer.logger={logger}", "--run.experiment=name")
+        assert [path.name for path in Path.cwd().iterdir()] == ["runs"]
+        folder = only_folder(Path("runs"))
+        assert {path.name for path in folder.glob("checkpoints/*")} == {"epoch=0-step=1.ckpt"}
+        assert (folder / "config.yaml").is_file()
+        metrics = list(folder.glob("lightning_logs/version_0/metrics.csv"))
+        assert len(metrics) == (0 if logger == "false" else 1)
+
+    def test_configuration_repeats_the_run(self, corpus: Path) -> None:
+        run("fit", *tiny_run(corpus), "--trainer.logger=CSVLogger", "--run.experiment=name")
+        first = only_folder(Path("runs"))
+        config = yaml.safe_load((first / "config.yaml").read_text())
+        assert config["run"] == {"root": "runs", "experiment": "name", "test_after_fit": False}
+        assert config["trainer"]["max_epochs"] == 1
+        assert config["trainer"]["precision"] is None  # options left alone are recorded as well
+        assert config["model"]["init_args"]["network"]["init_args"] == {"width": 4, "dropout": 0.1}
+        assert "num_classes" not in config["model"]["init_args"]
+        run("fit", "--config", str(first / "config.yaml"))
+        second = next(folder for folder in Path("runs").glob("name/*") if folder.name != first.name)
+        assert (second / "config.yaml").read_text() == (first / "config.yaml").read_text()
+        weights = [torch.load(next(folder.glob("checkpoints/*")), weights_only=True) for folder in (first, second)]
+        for name, weight in weights[0]["state_dict"].items():
+            assert torch.equal(weight, weights[1]["state_dict"][name])
+
+    def test_two_loggers(self, corpus: Path, tmp_path: Path) -> None:
+        (tmp_path / "loggers.yaml").write_text(LOGGERS)
+        run("fit", *tiny_run(corpus), "--config=loggers.yaml", "--run.experiment=name")
+        folder = only_folder(Path("runs"))
+        assert {path.parent.parent.name for path in folder.glob("*/version_0/metrics.csv")} == {"lightning_logs", "b"}
+        run("test", "--config", str(folder / "config.yaml"))  # a list's entries keep their linked options when saved
+
+    @pytest.mark.slow
+    def test_two_processes_share_one_folder(self, corpus: Path) -> None:
+        options = [*tiny_run(corpus), "--config=trainer/ddp", "--trainer.accelerator=cpu", "--run.test_after_fit=true"]
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+        command = [
+            sys.executable,
+            "-m",
+            "audio_lrp",
+            "fit",
+            *options,
+            "--trainer.devices=2",
+            "--run.test_after_fit=true",
+        ]
+        result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)
+        assert result.returncode == 0, result.stderr
+        folder = only_folder(Path("runs"))
+        assert (folder / "config.yaml").is_file()
+        assert len(list(folder.glob("checkpoints/*.ckpt"))) == 1
+        assert result.stdout.count("test accuracy:") == 1
+
+
+class TestWandb:
+    """W&B through the command line."""
+
+    def test_two_runs_of_one_process(self, corpus: Path) -> None:
+        for name in ("first", "second"):
+            run("fit", *tiny_run(corpus), *WANDB, f"--run.root={name}", f"--model.label_smoothing={0.1 * len(name)}")
+        records = [wandb_records(only_folder(Path(name))) for name in ("first", "second")]
+        starts = [next(record["run"] for record in run if record["type"] == "run") for run in records]
+        assert starts[0]["run_id"] != starts[1]["run_id"]
+        assert all(start["resume"] and start["project"] == "tests" for start in starts)
+        assert [path.name for path in Path.cwd().iterdir() if path.is_dir()] == ["first", "second"]
+        # Complete: the last record of a finished run is its exit.
+        assert all(run[-1]["type"] == "exit" for run in records)
+        assert "WANDB_MODE" not in os.environ
+        assert "WANDB_DATA_DIR" not in os.environ
+        assert wandb.run is None
+        # The nested configuration is the run's.
+        config = wandb_config(records[1])
+        assert config["model"]["init_args"]["label_smoothing"] == pytest.approx(0.6)
+        assert config["data"]["init_args"]["num_folds"] == 3
+        saved = yaml.safe_load((only_folder(Path("second")) / "config.yaml").read_text())
+        assert config["trainer"]["callbacks"] == saved["trainer"]["callbacks"]
+        # Metrics are logged under the very names that sweeps give, over the trainer's steps.
+        history = {name for record in records[0] for name in record.get("history", {}).get("item", {})}
+        assert {"val/accuracy", "train/loss", "trainer/global_step"} <= history
+
+    def test_failed_run_is_marked_as_failed(self, corpus: Path) -> None:
+        with pytest.raises(RuntimeError, match="halfway"):
+            exit_code("fit", *tiny_run(corpus), *WANDB, "--trainer.callbacks=test_tracking.Failure")
+        assert wandb_records(only_folder(Path("runs")))[-1]["exit"]["exit_code"] == 1
+
+    def test_pictures_in_tables_stay_in_the_runs_folder(self, tmp_path: Path) -> None:
+        with wandb_session():
+            make_wandb_logger(WandbLogger, save_dir=str(tmp_path / "run"))
+            assert os.environ["WANDB_DATA_DIR"] == str(tmp_path / "run" / "wandb")
+        assert "WANDB_DATA_DIR" not in os.environ
+
+    def test_users_data_folder_is_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_DATA_DIR", "mine")
+        with wandb_session():
+            make_wandb_logger(WandbLogger, save_dir=str(tmp_path))
+            assert os.environ["WANDB_DATA_DIR"] == "mine"
+        assert os.environ["WANDB_DATA_DIR"] == "mine"
+
+    @pytest.mark.parametrize(
+        ("settings", "environment", "mode"),
+        [
+            ({}, {}, "offline"),
+            ({"mode": "online"}, {}, "online"),
+            ({"offline": True}, {"WANDB_MODE": "online"}, "offline"),
+            ({}, {"WANDB_MODE": "online"}, None),  # wandb reads the variable itself
+            ({}, {"WANDB_SWEEP_ID": "x"}, None),  # wandb's default: online
+        ],
+    )
+    def test_offline_unless_asked_for_otherwise(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        settings: dict[str, Any],
+        environment: dict[str, str],
+        mode: str | None,
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        seen: dict[str, Any] = {}
+        monkeypatch.setattr(WandbLogger, "__init__", lambda self, **given: seen.update(given))
+        with wandb_session():
+            make_wandb_logger(WandbLogger, save_dir="runs/name/time", resume=None, dir=None, **settings)
+        assert seen.pop("mode", None) == mode
+        assert seen == {"save_dir": "runs/name/time", "name": "name-time"}
+
+
+class Failure(L.Callback):
+    """A run that fails in its midst."""
+
+    def on_train_end(self, *_: Any) -> None:
+        raise RuntimeError("halfway")
