@@ -1,0 +1,1 @@
+"""The shipped configuration files; ``--config NAME`` finds them by name from any folder."""

@@ -1,0 +1,239 @@
+"""Every shipped configuration and sweep works, and does what its name says."""
+
+import csv
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from command_line import exit_code, only_folder, tiny_run
+from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
+
+from audio_lrp.cli.config_files import find_config, shipped_configs
+from audio_lrp.cli.main import AudioLRPCLI
+from audio_lrp.cli.usage import UsageError
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+CONFIGS = shipped_configs()
+EXPERIMENTS = [name for name in CONFIGS if "/" not in name]
+VARIANTS = [name for name in CONFIGS if "/" in name]
+SWEEPS = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory of the test's own: configurations are found from anywhere."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+def root(name: str) -> list[str]:
+    return [] if name == "quickstart" else ["--data.root=corpus"]
+
+
+def instantiated(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> AudioLRPCLI:
+    """Everything of a run but the running."""
+    monkeypatch.setattr(AudioLRPCLI, "_run_subcommand", lambda *_: None)
+    return AudioLRPCLI([*arguments, "--trainer.accelerator=cpu", "--trainer.devices=1"])
+
+
+class TestNames:
+    """How ``--config`` finds files."""
+
+    def test_what_is_shipped(self) -> None:
+        networks = [
+            f"{net}_{task}{recipe}"
+            for net in ("audionet", "alexnet")
+            for task in ("digit", "gender")
+            for recipe in ("", "_paper")
+        ]
+        assert {"quickstart", *networks} <= set(EXPERIMENTS)
+        assert {"trainer/cpu", "trainer/gpu", "trainer/ddp", "debug/fast_dev_run", "debug/overfit"} <= set(VARIANTS)
+
+    def test_path_wins_over_name(self, tmp_path: Path) -> None:
+        assert find_config("quickstart") == find_config("quickstart.yaml") == CONFIGS["quickstart"]
+        (tmp_path / "quickstart").mkdir()  # a folder is no configuration
+        assert find_config("quickstart") == CONFIGS["quickstart"]
+        (tmp_path / "quickstart.yaml").write_text("trainer: {}")
+        assert find_config("quickstart.yaml") == Path("quickstart.yaml")
+
+    @pytest.mark.parametrize(("name", "near"), [("audionet", "audionet_digit"), ("trainer/gpus", "trainer/gpu")])
+    def test_unknown_name_tells_the_nearest(self, name: str, near: str) -> None:
+        with pytest.raises(UsageError, match=f"'{name}'; there is .*{near}"):
+            find_config(name)
+        with pytest.raises(UsageError, match=r"there is alexnet_digit.*quickstart"):
+            find_config("xyz")
+
+
+class TestExperiments:
+    """Configurations of whole runs."""
+
+    @pytest.mark.parametrize("name", EXPERIMENTS)
+    def test_instantiates_what_its_name_says(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        cli = instantiated(monkeypatch, "fit", "--config", name, *root(name))
+        network = type(cli.model.network).__name__.lower()
+        assert name == "quickstart" or name.startswith(f"{network}_{cli.datamodule.task.name}")
+        assert cli.model.num_classes == cli.datamodule.num_classes == (10 if cli.datamodule.task.name == "digit" else 2)
+        names = {type(callback).__name__ for callback in cli.trainer.callbacks}
+        assert {"ModelCheckpoint", "LearningRateMonitor", "LRPCallback", "RunRecord"} <= names
+        assert [type(logger).__name__ for logger in cli.trainer.loggers] == ["WandbLogger"]
+        checkpoint = cli.trainer.checkpoint_callback
+        assert (checkpoint.monitor, checkpoint.mode, checkpoint.save_last) == ("val/accuracy", "max", True)
+        assert not checkpoint.auto_insert_metric_name  # the "/" of val/accuracy would make folders
+        assert cli.run.experiment == name
+        optimizer = cli.model.make_optimizer(cli.model.parameters())
+        cli.model.make_scheduler(optimizer)
+
+    @pytest.mark.parametrize("logger", ["false", "CSVLogger"])
+    def test_other_loggers_or_none(self, monkeypatch: pytest.MonkeyPatch, logger: str) -> None:
+        cli = instantiated(monkeypatch, "fit", "--config=quickstart", f"--trainer.logger={logger}")
+        names = {type(callback).__name__ for callback in cli.trainer.callbacks}
+        assert ("LearningRateMonitor" in names) == (logger == "CSVLogger")  # it refuses to work without a logger
+        assert "LRPCallback" in names
+
+    @pytest.mark.parametrize("name", [name for name in EXPERIMENTS if not name.endswith("_paper")])
+    def test_runs(self, corpus: Path, name: str) -> None:
+        tones = ["--data=CorpusDataModule", *(option for option in tiny_run(corpus) if "--data." in option)]
+        tiny = ["--data.speakers=6", "--data.repetitions=1", "--data.num_folds=3", f"--data.root={corpus / 'speech'}"]
+        data = [*tiny, "--data.cache_dir=beside"] if name == "quickstart" else tones
+        options = [*data, "--data.batch_size=2", "--trainer.accelerator=cpu", "--trainer.devices=1"]
+        assert exit_code("fit", f"--config={name}", "--config=debug/fast_dev_run", *options) == 0
+        assert [path.name for path in only_folder(Path("runs")).iterdir()] == ["config.yaml"]
+
+    @pytest.mark.parametrize("network", ["audionet", "alexnet"])
+    def test_paper_recipe(self, monkeypatch: pytest.MonkeyPatch, network: str) -> None:
+        cli = instantiated(monkeypatch, "fit", "--config", f"{network}_digit_paper", "--data.root=corpus")
+        optimizer = cli.model.make_optimizer(cli.model.parameters())
+        scheduler = cli.model.make_scheduler(optimizer)
+        rates = []
+        for step in range(5001):
+            if step % 2500 == 0:
+                rates.append(scheduler.get_last_lr()[0])
+            optimizer.step()
+            scheduler.step()
+        start, steps, clip = {"audionet": (1e-4, 50_000, None), "alexnet": (1e-3, 10_000, 5)}[network]
+        halved = 0.5 if network == "alexnet" else 1.0
+        assert rates == pytest.approx([start, start * halved, start * halved**2])
+        assert isinstance(optimizer, torch.optim.SGD)
+        assert optimizer.defaults["momentum"] == 0.9
+        assert (cli.trainer.max_steps, cli.trainer.gradient_clip_val) == (steps, clip)
+        assert (cli.datamodule.batch_size, cli.datamodule.placement) == (100, "fixed")
+
+    def test_checkpoints_lie_flat(self, corpus: Path) -> None:
+        options = [option for option in tiny_run(corpus) if not option.startswith("--data=")]
+        run = ["fit", "--config=audionet_digit", "--data=CorpusDataModule", *options, "--data.augmentations=null"]
+        assert exit_code(*run, "--trainer.callbacks=null", *checkpoint_of("audionet_digit")) == 0
+        files = {path.name for path in only_folder(Path("runs")).glob("checkpoints/*")}
+        assert files == {"epoch-000.ckpt", "last.ckpt"}
+
+
+class TestVariants:
+    """Configurations that change another's trainer."""
+
+    def test_fast_dev_run(self, corpus: Path) -> None:
+        assert exit_code("fit", *tiny_run(corpus), "--config=debug/fast_dev_run") == 0
+        assert not list(Path("runs").rglob("*.ckpt"))
+
+    def test_overfit_learns_its_batch(self, corpus: Path) -> None:
+        options = [*tiny_run(corpus), "--config=debug/overfit", "--trainer.logger=CSVLogger", "--data.batch_size=8"]
+        assert exit_code("fit", *options, "--model.network.dropout=0.0", "--model.optimizer.lr=0.01") == 0
+        (path,) = only_folder(Path("runs")).glob("*/version_0/metrics.csv")
+        with path.open() as file:
+            losses = [float(row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+        assert len(losses) == 100
+        assert losses[0] > 2
+        assert losses[-1] < 0.02
+
+    @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("trainer/")])
+    def test_trainer_variants(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
+        run = ["fit", "--config=audionet_digit", f"--config={name}", "--data.root=corpus", "--print_config"]
+        assert exit_code(*run) == 0
+        trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
+        expected: dict[str, Any] = {
+            "trainer/cpu": {"accelerator": "cpu", "devices": 1},
+            "trainer/gpu": {"accelerator": "gpu", "devices": 1, "precision": "bf16-mixed"},
+            "trainer/ddp": {"strategy": "ddp", "devices": 2},
+        }
+        assert trainer.items() >= expected[name].items()
+
+
+class TestSweeps:
+    """W&B's agents run what the files say."""
+
+    def test_one_for_every_network(self) -> None:
+        assert {"audionet.yaml", "alexnet.yaml"} <= {path.name for path in SWEEPS}
+
+    @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+    def test_every_value_is_an_option_of_a_valid_run(
+        self, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("AUDIOMNIST_ROOT", "my corpus")
+        sweep = yaml.safe_load(path.read_text())
+        values = {name: points_of(parameter) for name, parameter in sweep["parameters"].items()}
+        for number in range(max(map(len, values.values()))):
+            point = {name: some[number % len(some)] for name, some in values.items()}
+            command = agents_command(sweep["command"], point)
+            assert command[:3] == ["/usr/bin/env", "audio-lrp", "fit"]
+            assert exit_code(*command[2:], "--print_config") == 0
+            config = yaml.safe_load(capsys.readouterr().out)
+            assert config["data"]["init_args"]["root"] == "my corpus"
+            for name, value in point.items():
+                assert nested(config, name) == value
+
+    @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+    def test_schema(self, path: Path) -> None:
+        sweep = yaml.safe_load(path.read_text())
+        assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
+        assert sweep["method"] in ("bayes", "random", "grid")
+        assert sweep["early_terminate"]["type"] == "hyperband"
+        for name, parameter in sweep["parameters"].items():
+            assert "parameters" not in parameter, f"{name} is nested: the agent would not make an option of it"
+            assert not name.endswith("class_path"), f"{name} switches a class, which keeps the former's settings"
+
+    def test_lists_booleans_and_null(self, capsys: pytest.CaptureFixture[str]) -> None:
+        point = {
+            "data.init_args.augmentations": [{"class_path": "AdditiveNoise"}],
+            "trainer.deterministic": True,
+            "trainer.precision": "null",  # None would arrive as the word None
+            "model.init_args.optimizer.init_args.lr": 1e-05,
+        }
+        command = agents_command(["audio-lrp", "fit", "--config", "audionet_digit", "--data.root=x", "${args}"], point)
+        assert exit_code(*command[1:], "--print_config") == 0
+        config = yaml.safe_load(capsys.readouterr().out)
+        assert nested(config, "data.init_args.augmentations")[0]["class_path"] == "audio_lrp.data.AdditiveNoise"
+        assert nested(config, "trainer.deterministic") is True
+        assert nested(config, "trainer.precision") is None
+        assert nested(config, "model.init_args.optimizer.init_args.lr") == 1e-05
+
+
+def checkpoint_of(name: str) -> list[str]:
+    """The options that give a run the ModelCheckpoint of a shipped configuration, and no other callback."""
+    callbacks = yaml.safe_load(CONFIGS[name].read_text())["trainer"]["callbacks"]
+    (settings,) = (item["init_args"] for item in callbacks if item["class_path"] == "ModelCheckpoint")
+    options = (f"--trainer.callbacks.{key}={value}" for key, value in settings.items())
+    return ["--trainer.callbacks+=ModelCheckpoint", *options]
+
+
+def points_of(parameter: dict[str, Any]) -> list[Any]:
+    """Values of a sweep's parameter: all of them, or both ends of its range."""
+    return list(parameter["values"]) if "values" in parameter else [parameter["min"], parameter["max"]]
+
+
+def agents_command(command: list[str], point: dict[str, Any]) -> list[str]:
+    """The command that W&B's agent runs for one point, by W&B's own functions."""
+    arguments = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})
+    macros = {"${env}": ["/usr/bin/env"], "${args}": arguments["args"]}
+    return list(chain.from_iterable(macros.get(word, [word]) for word in create_sweep_command(list(command))))
+
+
+def nested(config: dict[str, Any], name: str) -> Any:
+    """The value at a dotted name."""
+    for key in name.split("."):
+        config = config[key]
+    return config
