@@ -36,10 +36,11 @@ class ExampleSource(Protocol):
 class LRPCallback(Callback):
     """Shows what the network listens to: relevance maps by LRP, and perturbation curves that test them.
 
-    After every n-th training epoch, and after ``validate`` and ``test``, the same clips are explained again. Logged to
-    W&B are the pictures ``lrp/maps``, the chart ``lrp/perturbation`` and the areas over the curves ``lrp/aopc_morf``,
-    ``lrp/aopc_random`` and ``lrp/aopc_amplitude``, on the test split under ``lrp/test/``; with another logger or none
-    the same is written as PNG and CSV into the run's folder. Training goes on as if nothing had happened, to the bit.
+    After every n-th training epoch and the last, and after ``validate`` and ``test``, the same clips are explained
+    again. Logged to W&B are the pictures ``lrp/maps``, the chart ``lrp/perturbation`` and the areas over the curves
+    ``lrp/aopc_morf``, ``lrp/aopc_random`` and ``lrp/aopc_amplitude``, on the test split under ``lrp/test/``; with
+    another logger or none the same is written as PNG and CSV into the run's folder. Training goes on as if nothing
+    had happened, to the bit.
 
     A map is trustworthy where the network's confidence falls faster along ``morf`` (most relevant first) than along
     ``random`` and ``amplitude`` (loudest first).
@@ -80,6 +81,7 @@ class LRPCallback(Callback):
         self.unit = unit
         self.fractions = tuple(fractions)
         self.seed = seed
+        self._explained_step = -1
         self._check_options()
 
     def _check_options(self) -> None:
@@ -111,6 +113,11 @@ class LRPCallback(Callback):
         if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
             self._explain(trainer, pl_module, "validate")
 
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Explain the trained network, unless its last epoch was explained."""
+        if trainer.global_step != self._explained_step:
+            self._explain(trainer, pl_module, "validate")
+
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Explain after ``validate``; validation within training may come at any step and is left alone."""
         if trainer.state.fn == TrainerFn.VALIDATING:
@@ -123,6 +130,7 @@ class LRPCallback(Callback):
     def _explain(self, trainer: L.Trainer, pl_module: L.LightningModule, split: Literal["validate", "test"]) -> None:
         if not trainer.is_global_zero:  # nothing below is a collective operation: the other processes go on
             return
+        self._explained_step = trainer.global_step
         source = _example_source(trainer)
         network = getattr(pl_module, "network", pl_module)
         with isolated_random_state(pl_module.device):

@@ -6,7 +6,13 @@ import scipy.signal
 import torch
 from torch import Tensor
 
-from audio_lrp.data.augmentation import AdditiveNoise, RandomEqualizer, SpectrogramMasking, SpeedPerturbation
+from audio_lrp.data.augmentation import (
+    AdditiveNoise,
+    PolarityInversion,
+    RandomEqualizer,
+    SpectrogramMasking,
+    SpeedPerturbation,
+)
 from audio_lrp.errors import UserError
 
 
@@ -79,6 +85,15 @@ def test_noise_has_the_stated_level_and_stays_in_the_clip() -> None:
     assert (noise[:, 5000:] == 0).all()
     ratio = clip[:, :5000].square().mean(1) / noise[:, :5000].square().mean(1)
     assert (10 * ratio.log10()).numpy() == pytest.approx(20, abs=0.5)
+
+
+def test_polarity_of_about_half_the_clips_is_inverted() -> None:
+    torch.manual_seed(0)
+    clip, length = tones(500, count=200)
+    changed, _ = PolarityInversion().change_clip(clip, length)
+    signs = (changed * clip).sum(dim=1).sign()
+    torch.testing.assert_close(changed, clip * signs[:, None], rtol=0, atol=0)
+    assert 60 < (signs < 0).sum() < 140
 
 
 def test_masking_silences_whole_rows_and_columns() -> None:

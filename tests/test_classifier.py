@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet, Classifier, WarmupCosine
-from audio_lrp.models.classifier import check_network
+from audio_lrp.models.classifier import check_network, mix
 
 
 class Linear(nn.Module):
@@ -137,6 +137,23 @@ def test_checking_leaves_the_network_as_it_was() -> None:
     assert [module.training for module in network] == [True, True, False, True]
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
     assert torch.equal(torch.get_rng_state(), random_state)
+
+
+def test_mixing_weights_inputs_and_targets_alike() -> None:
+    """The mixed target tells the weights and the partner; the input must be mixed by just these."""
+    torch.manual_seed(0)
+    network_input, target = torch.randn(50, 1, 30), torch.eye(50)
+    mixed, probabilities = mix(network_input, target, 0.4)
+    np.testing.assert_allclose(probabilities.sum(dim=1).numpy(), 1, rtol=1e-6)
+    assert (probabilities.diagonal() >= 0.5).all()
+    assert probabilities.diagonal().std() > 0.1
+    expected = np.einsum("ij,jct->ict", probabilities.numpy(), network_input.numpy())
+    np.testing.assert_allclose(mixed.numpy(), expected, atol=1e-6)
+
+
+def test_negative_mixup_is_refused() -> None:
+    with pytest.raises(UserError, match="mixup of the model"):
+        Classifier(Linear, num_classes=10, representation="waveform", mixup=-1.0)
 
 
 @pytest.mark.parametrize("warmup", [-0.1, 1.0])

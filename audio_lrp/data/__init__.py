@@ -4,6 +4,7 @@ from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.augmentation import (
     AdditiveNoise,
     Augmentation,
+    PolarityInversion,
     RandomEqualizer,
     SpectrogramMasking,
     SpeedPerturbation,
@@ -26,6 +27,7 @@ __all__ = [
     "Corpus",
     "CorpusDataModule",
     "FSDDDataModule",
+    "PolarityInversion",
     "RandomEqualizer",
     "Recording",
     "Spectrogram",

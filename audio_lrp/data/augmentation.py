@@ -105,6 +105,15 @@ class RandomEqualizer(Augmentation):
         return filtered.masked_fill(beyond, 0.0), length
 
 
+class PolarityInversion(Augmentation):
+    """Turn half of the clips upside down: no ear can tell, but a network that sees waveforms can."""
+
+    def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+        """Multiply every clip by 1 or -1."""
+        sign = torch.randint(0, 2, (len(clip), 1), device=clip.device) * 2 - 1
+        return clip * sign, length
+
+
 class AdditiveNoise(Augmentation):
     """Add white noise to each clip, within the clip: the padding stays silent.
 

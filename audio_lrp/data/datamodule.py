@@ -97,8 +97,14 @@ class CorpusDataModule(L.LightningDataModule):
         return len(self.task.classes)
 
     def prepare_data(self) -> None:
-        """Generate or find the corpus and pack it into the cache, in one process."""
+        """Generate or find the corpus, check task and fold, and pack the recordings, in one process.
+
+        Raises:
+            UserError: the corpus has no labels for the task, or the fold does not exist; told here because loggers
+                start their runs before :meth:`setup`.
+        """
         self.corpus.prepare()
+        split_recordings(self.corpus, self.task, self.fold, self.num_folds)
         self._open_clips()
 
     def _open_clips(self) -> PackedClips:
@@ -106,11 +112,7 @@ class CorpusDataModule(L.LightningDataModule):
         return PackedClips.open(self.corpus.name, self.corpus.root, paths, cache_dir=self.cache_dir)
 
     def setup(self, stage: str) -> None:
-        """Choose the clips of every split.
-
-        Raises:
-            UserError: the corpus has no labels for the task, or the fold does not exist.
-        """
+        """Choose the clips of every split."""
         if self.splits:
             return
         recordings = self.corpus.recordings

@@ -36,6 +36,8 @@ class Classifier(L.LightningModule):
         scheduler: makes the learning rate scheduler from the optimizer.
         scheduler_interval: whether the scheduler steps after every ``"step"`` or every ``"epoch"``.
         label_smoothing: share of the target probability spread evenly over all classes.
+        mixup: train on weighted means of two inputs and of their targets (Zhang et al. 2018, arXiv 1710.09412),
+            the weights drawn from a beta distribution with both parameters of this value; 0 for no mixing.
 
     Raises:
         UserError: the network declares another representation than the data's, or, when training or testing
@@ -51,8 +53,11 @@ class Classifier(L.LightningModule):
         scheduler: LRSchedulerCallable = WarmupCosine,
         scheduler_interval: Literal["step", "epoch"] = "step",
         label_smoothing: float = 0.0,
+        mixup: float = 0.0,
     ) -> None:
         super().__init__()
+        if mixup < 0:
+            raise UserError(f"mixup of the model is the parameter of a beta distribution, 0 or more, not {mixup}")
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
         self.network = network(num_classes)
         self.num_classes = num_classes
@@ -62,6 +67,7 @@ class Classifier(L.LightningModule):
         self.make_scheduler = scheduler
         self.scheduler_interval = scheduler_interval
         self.label_smoothing = label_smoothing
+        self.mixup = mixup
         scores = MetricCollection(
             {"accuracy": MulticlassAccuracy(num_classes, average="micro"), "f1": MulticlassF1Score(num_classes)}
         )
@@ -91,7 +97,10 @@ class Classifier(L.LightningModule):
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one training batch."""
-        loss = nn.functional.cross_entropy(self(batch.input), batch.label, label_smoothing=self.label_smoothing)
+        network_input, target = batch.input, nn.functional.one_hot(batch.label, self.num_classes).float()
+        if self.mixup > 0:
+            network_input, target = mix(network_input, target, self.mixup)
+        loss = nn.functional.cross_entropy(self(network_input).float(), target, label_smoothing=self.label_smoothing)
         self.log("train/loss", loss, batch_size=len(batch))
         return loss
 
@@ -140,6 +149,27 @@ class Classifier(L.LightningModule):
                 "or the scheduler's total_steps"
             )
         return WarmupCosine(scheduler.optimizer, warmup=scheduler.warmup, total_steps=int(steps))
+
+
+def mix(network_input: Tensor, target: Tensor, concentration: float) -> tuple[Tensor, Tensor]:
+    """Weighted means of each sample and another one of the batch (mixup, Zhang et al. 2018).
+
+    Args:
+        network_input: [B, ...].
+        target: class probabilities [B, C].
+        concentration: both parameters of the beta distribution of the weights; each sample has a weight of its own,
+            at least one half.
+
+    Returns:
+        The mixed inputs [B, ...] and targets [B, C].
+    """
+    partner = torch.randperm(len(target), device=target.device)
+    beta = torch.distributions.Beta(concentration, concentration)
+    weight = beta.sample((len(target),)).to(target.device)
+    weight = torch.maximum(weight, 1 - weight)
+    column = weight.view(-1, *[1] * (network_input.dim() - 1))
+    mixed = torch.lerp(network_input[partner], network_input, column)
+    return mixed, torch.lerp(target[partner], target, weight[:, None])
 
 
 def check_network(network: nn.Module, shape: tuple[int, ...], num_classes: int) -> None:
