@@ -1,5 +1,6 @@
 """Lightning callbacks: what joins training with attribution, tests of faithfulness and pictures."""
 
+from audio_lrp.callbacks.confusion import ConfusionMatrixCallback
 from audio_lrp.callbacks.lrp import LRPCallback
 
-__all__ = ["LRPCallback"]
+__all__ = ["ConfusionMatrixCallback", "LRPCallback"]

@@ -1,12 +1,12 @@
 """Relevance maps and perturbation curves while a network trains."""
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Literal, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.trainer.states import TrainerFn
+from lightning.pytorch.utilities.rank_zero import rank_zero_warn
 from torch import Tensor
 from zennit.core import Composite
 
@@ -18,7 +18,7 @@ from audio_lrp.callbacks.publishing import publish
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.representation import Representation
 from audio_lrp.errors import UserError
-from audio_lrp.faithfulness.perturbation import DEFAULT_FRACTIONS, perturbation_curves
+from audio_lrp.faithfulness.perturbation import DEFAULT_FRACTIONS, check_fractions, perturbation_curves
 
 
 @runtime_checkable
@@ -95,16 +95,13 @@ class LRPCallback(Callback):
             )
         if self.target not in ("label", "predicted"):
             raise UserError(f"target of LRPCallback is 'label' or 'predicted', not {self.target!r}")
-        rising = all(left < right for left, right in pairwise(self.fractions))
-        if len(self.fractions) < 2 or self.fractions[0] != 0 or self.fractions[-1] > 1 or not rising:
-            raise UserError(
-                f"fractions of LRPCallback must begin with 0 and rise to at most 1, not {list(self.fractions)}"
-            )
+        check_fractions(self.fractions)
         if isinstance(self.composite, str):
             composite_by_name(self.composite, bounds=(0.0, 1.0))  # tells an unknown name
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Check that the data module can give examples."""
+        """Check that the data module can give examples, and begin anew."""
+        self._explained_step = -1
         if stage != "predict":
             _example_source(trainer)
 
@@ -137,6 +134,12 @@ class LRPCallback(Callback):
             batch = source.examples(split, self.num_examples, self.seed).to(pl_module.device)
             target: Tensor | Literal["predicted"] = batch.label if self.target == "label" else "predicted"
             explanation = attribute(network, batch.input, target, self.composite)
+            if not explanation.relevance.isfinite().all():
+                rank_zero_warn(
+                    f"LRPCallback shows nothing at step {trainer.global_step}: the relevance is not finite, "
+                    "so the network has diverged"
+                )
+                return
             curves = perturbation_curves(
                 network,
                 batch.input,

@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import numpy as np
 from lightning.pytorch.loggers import WandbLogger
 from matplotlib.image import imsave
+from numpy.typing import NDArray
 
 from audio_lrp.callbacks.pictures import Picture
 from audio_lrp.faithfulness.perturbation import PerturbationCurves
@@ -59,22 +61,26 @@ def _log(run: Any, prefix: str, step: int, pictures: Sequence[Picture], curves: 
 
 def _write(stem: Path, pictures: Sequence[Picture], curves: PerturbationCurves, title: str) -> None:
     """Write ``<stem>-map-0.png``, ..., ``<stem>-perturbation.png`` and ``.csv``, and ``<stem>-aopc.csv``."""
-    stem.parent.mkdir(parents=True, exist_ok=True)
     quantities = {name: getattr(curves, name).numpy() for name in ("accuracy", "probability", "logit")}
     chart = pixels(perturbation_chart(curves.fractions.numpy(), quantities, curves.orders, title))
     images = {f"map-{number}": picture.image for number, picture in enumerate(pictures)} | {"perturbation": chart}
     for name, image in images.items():
-        with _replacing(stem.with_name(f"{stem.name}-{name}.png")) as path:
-            imsave(path, image, format="png")
+        write_image(stem.with_name(f"{stem.name}-{name}.png"), image)
     aopc = [{"order": order, "aopc": curves.aopc(order)} for order in curves.orders]
     tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": curves.rows(), "aopc": aopc}
     for name, rows in tables.items():
-        with _replacing(stem.with_name(f"{stem.name}-{name}.csv")) as path:
-            _write_csv(path, rows)
+        write_rows(stem.with_name(f"{stem.name}-{name}.csv"), rows)
 
 
-def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    with path.open("w", newline="") as file:
+def write_image(path: Path, image: NDArray[np.uint8]) -> None:
+    """Write an RGB image [height, width, 3] as PNG, whole or not at all."""
+    with _replacing(path) as temporary:
+        imsave(temporary, image, format="png")
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write rows as CSV, headed by the first one's names, whole or not at all."""
+    with _replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
@@ -83,6 +89,7 @@ def _write_csv(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
 @contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
     """A temporary path that becomes ``path`` once it is written, so that nobody reads half a file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.part")
     try:
         yield temporary

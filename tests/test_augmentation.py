@@ -98,12 +98,19 @@ def test_polarity_of_about_half_the_clips_is_inverted() -> None:
 
 def test_masking_silences_whole_rows_and_columns() -> None:
     torch.manual_seed(0)
-    masked = SpectrogramMasking(max_bins=30, max_frames=30, masks=1).change_input(torch.ones(8, 1, 227, 227))
-    rows, columns = (masked == 0).all(dim=3), (masked == 0).all(dim=2)
+    masked = SpectrogramMasking(max_bins=30, max_frames=30, masks=1).change_input(torch.ones(8, 1, 227, 227), -80.0)
+    silent = masked == -80
+    assert torch.equal(masked[~silent], torch.ones_like(masked[~silent]))
+    rows, columns = silent.all(dim=3), silent.all(dim=2)
     assert 0 < rows.float().mean() < 0.2
     assert 0 < columns.float().mean() < 0.2
-    assert torch.equal(masked[:, 0] == 0, rows.transpose(1, 2) | columns)
+    assert torch.equal(silent[:, 0], rows.transpose(1, 2) | columns)
     assert len({tuple(row.flatten().tolist()) for row in rows}) > 1
+
+
+def test_masking_refuses_waveforms() -> None:
+    with pytest.raises(UserError, match="SpectrogramMasking masks spectrograms"):
+        SpectrogramMasking().change_input(torch.ones(8, 1, 8000), 0.0)
 
 
 @pytest.mark.parametrize(

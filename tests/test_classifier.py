@@ -1,7 +1,7 @@
 """The LightningModule: learning, metrics, recipes, and its refusals."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import lightning as L
 import numpy as np
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet, Classifier, WarmupCosine
+from audio_lrp.models import classifier as classifier_module
 from audio_lrp.models.classifier import check_network, mix
 
 
@@ -151,12 +152,67 @@ def test_mixing_weights_inputs_and_targets_alike() -> None:
     np.testing.assert_allclose(mixed.numpy(), expected, atol=1e-6)
 
 
-def test_negative_mixup_is_refused() -> None:
-    with pytest.raises(UserError, match="mixup of the model"):
-        Classifier(Linear, num_classes=10, representation="waveform", mixup=-1.0)
+class Clips(NamedTuple):
+    input: Tensor
+    label: Tensor
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+
+def test_label_smoothing_enters_the_loss() -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(Linear, num_classes=10, representation="waveform", label_smoothing=0.2)
+    batch = Clips(torch.randn(6, 1, 8000), torch.arange(6))
+    log_probabilities = classifier(batch.input).log_softmax(dim=1).detach().numpy()
+    target = np.full((6, 10), 0.02) + 0.8 * np.eye(10)[:6]
+    expected = -(target * log_probabilities).sum(axis=1).mean()
+    assert classifier.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("mixup", [0.0, 0.3])
+def test_inputs_are_mixed_only_where_asked_for(monkeypatch: pytest.MonkeyPatch, mixup: float) -> None:
+    silent = Clips(torch.zeros(4, 1, 8000), torch.arange(4))
+    monkeypatch.setattr(classifier_module, "mix", lambda network_input, target, _: (silent.input, target))
+    torch.manual_seed(0)
+    classifier = Classifier(Linear, num_classes=10, representation="waveform", mixup=mixup)
+    loud = Clips(torch.randn(4, 1, 8000), silent.label)
+    loss = classifier.training_step(loud, 0)
+    expected = nn.functional.cross_entropy(classifier((silent if mixup else loud).input), loud.label)
+    torch.testing.assert_close(loss, expected, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("option", [{"mixup": -1.0}, {"label_smoothing": 1.5}, {"label_smoothing": -0.1}])
+def test_impossible_options_are_refused(option: dict[str, float]) -> None:
+    with pytest.raises(UserError, match=f"{next(iter(option))} of the model"):
+        Classifier(Linear, num_classes=10, representation="waveform", **option)
+
+
+def test_schedule_of_a_longer_training_goes_on_above_zero() -> None:
+    """A checkpoint at the end of 10 steps, taken up by a training of 30."""
+    networks = Linear(2), Linear(2)
+    short, long = (
+        WarmupCosine(torch.optim.SGD(network.parameters(), lr=1.0), total_steps=steps)
+        for network, steps in zip(networks, (10, 30), strict=True)
+    )
+    for _ in range(10):
+        short.optimizer.step()
+        short.step()
+    assert short.get_last_lr() == [0.0]
+    long.load_state_dict(short.state_dict())
+    long.optimizer.step()
+    long.step()
+    assert long.get_last_lr() == pytest.approx([long.factor(11)])
+    assert long.factor(11) > 0.5
+
+
+def test_default_schedule_by_epoch_is_refused(tones: CorpusDataModule, tmp_path: Path) -> None:
+    classifier = Classifier(Linear, num_classes=10, representation="waveform", scheduler_interval="epoch")
+    with pytest.raises(UserError, match=r"counted in steps.*scheduler_interval"):
+        trainer(tmp_path, max_epochs=1).fit(classifier, datamodule=tones)
 
 
 @pytest.mark.parametrize("warmup", [-0.1, 1.0])
 def test_impossible_warmup_is_refused(warmup: float) -> None:
-    with pytest.raises(ValueError, match="share of the training"):
+    with pytest.raises(UserError, match="share of the training"):
         WarmupCosine(torch.optim.SGD(Linear(2).parameters(), lr=1), warmup=warmup)

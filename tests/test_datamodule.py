@@ -5,6 +5,7 @@ from pathlib import Path
 import lightning as L
 import numpy as np
 import pytest
+import soundfile
 import torch
 from fake_corpus import ToneCorpus
 
@@ -121,6 +122,34 @@ def test_training_places_anew_every_epoch_and_evaluation_never(corpus: ToneCorpu
         assert torch.equal(one.input, other.input)
 
 
+def training_order(datamodule: CorpusDataModule, epoch: int) -> list[int]:
+    loader = datamodule.train_dataloader()
+    loader.sampler.set_epoch(epoch)
+    return [index for batch in loader for index in batch.index.tolist()]
+
+
+def test_training_order_depends_on_seed_and_epoch_alone(corpus: ToneCorpus) -> None:
+    """A training taken up again at epoch 3 goes on in the order of epoch 3."""
+    reference = training_order(ready(corpus, seed=1), epoch=3)
+    assert training_order(ready(corpus, seed=1, num_workers=2), epoch=3) == reference
+    others = [training_order(ready(corpus, seed=seed), epoch=epoch) for seed, epoch in ((1, 0), (2, 3))]
+    for other in others:
+        assert other != reference
+        assert sorted(other) == sorted(reference)
+
+
+def test_first_training_clips_hold_many_classes(corpus: ToneCorpus) -> None:
+    """Overfitting a single batch takes them in the split's order."""
+    assert len(set(ready(corpus).splits["train"].label[:16])) > 5
+
+
+def test_long_clips_are_refused_before_training(corpus: ToneCorpus) -> None:
+    corpus.prepare()
+    soundfile.write(corpus.recordings[0].path, np.sin(np.arange(9000)), 8000)
+    with pytest.raises(UserError, match=r"1 recordings are longer than one second.*1\.1[23] s.*long_clips"):
+        CorpusDataModule(corpus, num_folds=3, long_clips="error").prepare_data()
+
+
 def test_fixed_placement_never_moves(corpus: ToneCorpus, tmp_path: Path) -> None:
     (first, second), _ = offsets_by_epoch(ready(corpus, batch_size=8, placement="fixed"), tmp_path)
     assert first == second
@@ -130,8 +159,8 @@ def test_fixed_placement_never_moves(corpus: ToneCorpus, tmp_path: Path) -> None
 def test_augmentation_is_for_training_only(corpus: ToneCorpus, tmp_path: Path) -> None:
     plain, faster = ready(corpus), ready(corpus, augmentations=[SpeedPerturbation(1.2, 1.2)])
     _, module = offsets_by_epoch(faster, tmp_path)
-    lengths = dict(zip(plain.splits["train"].index, (r := batches(plain.train_dataloader())).length, strict=True))
-    assert len(lengths) == len(r)
+    unchanged = batches(plain.train_dataloader())
+    lengths = dict(zip(unchanged.index.tolist(), unchanged.length.tolist(), strict=True))
     for _, batch in module.seen:
         for index, length in zip(batch.index.tolist(), batch.length.tolist(), strict=True):
             assert length == pytest.approx(lengths[index] / 1.2, abs=1)
@@ -163,6 +192,10 @@ def test_batch_moves_whole() -> None:
     ("options", "message"),
     [
         ({"task": "accent"}, "unknown task 'accent'.*digit, gender"),
+        ({"representation": "wave"}, "unknown representation 'wave': data.representation is one of waveform"),
+        ({"placement": "fixd"}, "unknown placement 'fixd'"),
+        ({"spectrogram_scale": "db"}, "unknown spectrogram_scale 'db'"),
+        ({"long_clips": "eror"}, "unknown long_clips 'eror'"),
         ({"fold": 3}, "fold 3 does not exist: ToneCorpus has folds 0 to 2"),
         ({"fold": -1}, "fold -1 does not exist"),
         ({"batch_size": 0}, "batch_size must be at least 1"),

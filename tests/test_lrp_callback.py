@@ -159,7 +159,27 @@ def test_it_works_only_in_every_nth_epoch_and_never_in_sanity_checks(make_data, 
         counted(name)
     trainer = make_trainer(LRPCallback(every_n_epochs=3, **SMALL), max_epochs=4, val_check_interval=0.5)
     trainer.fit(Classifier(TinyNet, 10, "waveform"), make_data())
-    assert calls == [(name, 2) for name in ("attribute", "perturbation_curves", "relevance_pictures", "publish")]
+    once = ("attribute", "perturbation_curves", "relevance_pictures", "publish")
+    assert [name for name, _ in calls] == [*once, *once]  # the third epoch, and the last
+    assert [epoch for _, epoch in calls[:4]] == [2] * 4
+
+    calls.clear()
+    callback = LRPCallback(every_n_epochs=2, **SMALL)
+    for _ in range(2):  # a callback may serve two trainings; their last epoch is an n-th one and explained once
+        trainer = make_trainer(callback, max_epochs=2)
+        trainer.fit(Classifier(TinyNet, 10, "waveform"), make_data())
+        assert [name for name, _ in calls] == [*once]
+        calls.clear()
+
+
+def test_a_diverged_network_costs_the_pictures_not_the_training(make_data, run_folder):
+    module = Classifier(TinyNet, 10, "waveform")
+    torch.nn.init.constant_(next(module.network.parameters()), float("nan"))
+    trainer = make_trainer(LRPCallback(**SMALL), max_epochs=1)
+    with pytest.warns(UserWarning, match="the network has diverged"):
+        trainer.fit(module, make_data())
+    assert trainer.global_step > 0
+    assert not (run_folder / "lrp").exists()
 
 
 def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
@@ -341,9 +361,9 @@ def test_zennit_composites_are_taken_as_they_are(make_data, run_folder):
         ({"unit": 0}, "unit of LRPCallback must be at least 1"),
         ({"target": "speaker"}, "'label' or 'predicted', not 'speaker'"),
         ({"composite": "epsilon_pluss"}, "did you mean 'epsilon_plus'"),
-        ({"fractions": (0.1, 1.0)}, "must begin with 0 and rise to at most 1"),
-        ({"fractions": (0.0, 0.5, 0.5)}, "must begin with 0 and rise to at most 1"),
-        ({"fractions": (0.0, 1.5)}, "must begin with 0 and rise to at most 1"),
+        ({"fractions": (0.1, 1.0)}, "begin with 0 and rise strictly"),
+        ({"fractions": (0.0, 0.5, 0.5)}, "begin with 0 and rise strictly"),
+        ({"fractions": (0.0, 1.5)}, "begin with 0 and rise strictly"),
     ],
 )
 def test_bad_options_are_told_before_training(options, message):

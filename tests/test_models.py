@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet
 
 
@@ -72,6 +73,12 @@ def test_every_leaf_is_used_once(network_class: type[AlexNet | AudioNet]) -> Non
     network(torch.randn(1, *network_class.input_shape))
     assert set(calls.values()) == {1}
     assert sum(name.startswith("classifier") for name in calls) == (7 if network_class is AlexNet else 5)
+
+
+@pytest.mark.parametrize("network_class", [AlexNet, AudioNet])
+def test_unknown_initialization_is_refused(network_class: type[AlexNet | AudioNet]) -> None:
+    with pytest.raises(UserError, match="unknown initialization 'hee': it is one of he, paper"):
+        network_class(initialization="hee")
 
 
 def test_paper_initialization() -> None:

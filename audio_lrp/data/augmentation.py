@@ -28,8 +28,8 @@ class Augmentation(nn.Module):
         """
         return clip, length
 
-    def change_input(self, network_input: Tensor) -> Tensor:
-        """Change network inputs [B, 1, ...], computed from the placed clips."""
+    def change_input(self, network_input: Tensor, silence: float) -> Tensor:
+        """Change network inputs [B, 1, ...], computed from the placed clips; ``silence`` is the value of silence."""
         return network_input
 
 
@@ -144,20 +144,28 @@ class SpectrogramMasking(Augmentation):
         max_bins: widest band of frequencies, in bins of 17.6 Hz.
         max_frames: longest stretch of time, in frames of 4.4 ms.
         masks: how many bands and how many stretches.
-        silence: the input value that stands for silence: 0 for spectrograms of scale ``"unit"``, -80 for decibels.
     """
 
-    def __init__(self, max_bins: int = 24, max_frames: int = 24, masks: int = 2, silence: float = 0.0) -> None:
+    def __init__(self, max_bins: int = 24, max_frames: int = 24, masks: int = 2) -> None:
         super().__init__()
         if min(max_bins, max_frames, masks) < 1:
             raise UserError("SpectrogramMasking needs max_bins, max_frames and masks of at least 1")
-        self.masks, self.silence = masks, silence
+        self.masks = masks
         self.frequency = torchaudio.transforms.FrequencyMasking(max_bins, iid_masks=True)
         self.time = torchaudio.transforms.TimeMasking(max_frames, iid_masks=True)
 
-    def change_input(self, network_input: Tensor) -> Tensor:
-        """Mask every spectrogram [B, 1, F, T] at places of its own."""
+    def change_input(self, network_input: Tensor, silence: float) -> Tensor:
+        """Mask every spectrogram [B, 1, F, T] at places of its own.
+
+        Raises:
+            UserError: the inputs are no spectrograms.
+        """
+        if network_input.dim() != 4:
+            raise UserError(
+                f"SpectrogramMasking masks spectrograms, but the inputs have shape {list(network_input.shape)}: "
+                "take it out of data.augmentations or set data.representation to spectrogram"
+            )
         for _ in range(self.masks):
-            network_input = self.frequency(network_input, self.silence)
-            network_input = self.time(network_input, self.silence)
+            network_input = self.frequency(network_input, silence)
+            network_input = self.time(network_input, silence)
         return network_input

@@ -199,7 +199,7 @@ def exclusively(folder: Path) -> Iterator[None]:
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        logger.warning("another process is packing recordings into %s: waiting for it", folder)
+        logger.warning("another process is writing to %s: waiting for it", folder)
         lock.acquire()
     try:
         yield

@@ -1,11 +1,11 @@
 """The LightningDataModule of every corpus: task, fold, representation, placement."""
 
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import lightning as L
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, DistributedSampler
 
 from audio_lrp.data.augmentation import Augmentation
 from audio_lrp.data.batch import Batch
@@ -13,10 +13,12 @@ from audio_lrp.data.cache import LongClipPolicy, PackedClips
 from audio_lrp.data.corpus import Corpus, TaskName
 from audio_lrp.data.dataset import ClipDataset
 from audio_lrp.data.placement import place, placement_offsets
-from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, Waveform
+from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, SpectrogramScale, Waveform
 from audio_lrp.data.splits import SplitName, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UserError
+
+Placement = Literal["random", "fixed"]
 
 _EVALUATION_EPOCH = -1
 """Stands for the epoch in placements that never change."""
@@ -24,6 +26,8 @@ _EVALUATION_EPOCH = -1
 
 class CorpusDataModule(L.LightningDataModule):
     """Batches of any corpus for one task and one fold.
+
+    With several processes (DDP), validation and test repeat at most one clip per process, so that all get equally many.
 
     Args:
         corpus: the corpus; in a configuration the class path of any :class:`~audio_lrp.data.corpus.Corpus`.
@@ -37,7 +41,7 @@ class CorpusDataModule(L.LightningDataModule):
         num_workers: worker processes of each data loader; 0 reads in the main process.
         seed: seeds the order of training clips and all placements.
         placement: in training, ``"random"`` places a clip elsewhere in every epoch, ``"fixed"`` (as in the paper)
-            at one random place for ever. In validation and test it is always fixed.
+            always at the same share of the space left around it. In validation and test it is always fixed.
         long_clips: clips longer than a second: ``"energy"`` keeps their loudest second, ``"center"`` the middle one,
             ``"error"`` refuses them.
         cache_dir: where the packed recordings are kept: a folder, ``"beside"`` the corpus, or ``None`` for the
@@ -52,18 +56,25 @@ class CorpusDataModule(L.LightningDataModule):
         fold: int = 0,
         num_folds: int | None = None,
         representation: RepresentationName = "waveform",
-        spectrogram_scale: Literal["unit", "decibel"] = "unit",
+        spectrogram_scale: SpectrogramScale = "unit",
         batch_size: int = 64,
         num_workers: int = 0,
         seed: int = 0,
-        placement: Literal["random", "fixed"] = "random",
+        placement: Placement = "random",
         long_clips: LongClipPolicy = "energy",
         cache_dir: str | None = None,
         augmentations: list[Augmentation] | None = None,
     ) -> None:
         super().__init__()
-        if task not in TASKS:
-            raise UserError(f"unknown task {task!r}: data.task is one of {', '.join(TASKS)}")
+        for name, value, choices in (
+            ("task", task, TaskName),
+            ("representation", representation, RepresentationName),
+            ("spectrogram_scale", spectrogram_scale, SpectrogramScale),
+            ("placement", placement, Placement),
+            ("long_clips", long_clips, LongClipPolicy),
+        ):
+            if value not in get_args(choices):
+                raise UserError(f"unknown {name} {value!r}: data.{name} is one of {', '.join(get_args(choices))}")
         if batch_size < 1 or num_workers < 0:
             raise UserError(
                 "data.batch_size must be at least 1 and data.num_workers at least 0, "
@@ -100,12 +111,12 @@ class CorpusDataModule(L.LightningDataModule):
         """Generate or find the corpus, check task and fold, and pack the recordings, in one process.
 
         Raises:
-            UserError: the corpus has no labels for the task, or the fold does not exist; told here because loggers
-                start their runs before :meth:`setup`.
+            UserError: the corpus has no labels for the task, the fold does not exist, or there are longer clips than
+                ``long_clips`` allows; told here because loggers start their runs before :meth:`setup`.
         """
         self.corpus.prepare()
         split_recordings(self.corpus, self.task, self.fold, self.num_folds)
-        self._open_clips()
+        self._open_clips().window(self.long_clips)
 
     def _open_clips(self) -> PackedClips:
         paths = [recording.path for recording in self.corpus.recordings]
@@ -119,6 +130,8 @@ class CorpusDataModule(L.LightningDataModule):
         chosen = split_recordings(self.corpus, self.task, self.fold, self.num_folds)
         clips = self._open_clips()
         speakers = {name: number for number, name in enumerate(sorted({item.speaker for item in recordings}))}
+        # Files lie in the order of speakers and digits; a few training batches alone should hold all classes.
+        np.random.default_rng(self.seed).shuffle(chosen["train"])
         for name, index in chosen.items():
             labels = [self.task.label(recordings[position]) for position in index]
             self.splits[name] = ClipDataset(
@@ -134,13 +147,23 @@ class CorpusDataModule(L.LightningDataModule):
         return DataLoader(
             self.splits[split],
             batch_size=self.batch_size,
-            shuffle=training,
-            generator=torch.Generator().manual_seed(self.seed) if training else None,
+            sampler=self._training_order() if training else None,
             num_workers=self.num_workers,
             persistent_workers=self.num_workers > 0,
             collate_fn=_already_a_batch,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _training_order(self) -> DistributedSampler[Batch]:
+        """An order that depends on seed and epoch alone, also in a training that was taken up again."""
+        processes, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return DistributedSampler(self.splits["train"], processes, rank, shuffle=True, seed=self.seed)
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Copy from page-locked memory without waiting."""
+        if isinstance(batch, Batch):
+            return batch.to(device, non_blocking=True)
+        return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def train_dataloader(self) -> DataLoader[Batch]:
         """Training clips in random order."""
@@ -180,7 +203,7 @@ class CorpusDataModule(L.LightningDataModule):
         changed = Batch(clip, batch.label, batch.speaker, batch.offset, length, batch.index)
         changed = self.represent(changed, epoch if self.placement == "random" else _EVALUATION_EPOCH)
         for augmentation in self.augmentations:
-            changed.input = augmentation.change_input(changed.input)
+            changed.input = augmentation.change_input(changed.input, self.input_representation.silence)
         return changed
 
     def examples(self, split: Literal["validate", "test"], count: int, seed: int) -> Batch:

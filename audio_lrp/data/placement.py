@@ -41,8 +41,7 @@ def placement_offsets(index: Tensor, length: Tensor, *, seed: int, epoch: int) -
     """
     key = _mix(torch.full_like(index, seed) * 0x9E3779B1 + epoch)
     bits = _mix(_mix(key + index) ^ key)
-    uniform = _logical_shift(bits, 11).double() / 2**53
-    return (uniform * (NUM_SAMPLES - length)).long()
+    return (_logical_shift(bits, 32) * (NUM_SAMPLES - length)) >> 32
 
 
 def place(clip: Tensor, offset: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ NUM_SAMPLES = 8000
 """Samples of every network input: one second."""
 
 RepresentationName = Literal["waveform", "spectrogram"]
+SpectrogramScale = Literal["unit", "decibel"]
 
 
 class Representation(nn.Module):
@@ -86,7 +87,7 @@ class Spectrogram(Representation):
 
     transform: Tensor
 
-    def __init__(self, scale: Literal["unit", "decibel"] = "unit") -> None:
+    def __init__(self, scale: SpectrogramScale = "unit") -> None:
         super().__init__()
         self.scale = scale
         self.silence = 0.0 if scale == "unit" else self.floor_decibel

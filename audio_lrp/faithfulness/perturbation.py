@@ -226,6 +226,17 @@ class _Units:
         return values[:, None]
 
 
+def check_fractions(fractions: Sequence[float]) -> None:
+    """Refuse fractions that do not begin with the clean input and rise.
+
+    Raises:
+        UserError: says what was expected and what came.
+    """
+    rising = all(left < right for left, right in itertools.pairwise(fractions))
+    if len(fractions) < 2 or fractions[0] != 0 or fractions[-1] > 1 or not rising:
+        raise UserError(f"fractions are {list(fractions)}: begin with 0 and rise strictly to at most 1, e.g. 0, 0.1, 1")
+
+
 def _check_tensors(value: Tensor, target: Tensor, relevance: Tensor, candidates: Tensor | None) -> None:
     if value.ndim not in (3, 4) or 0 in value.shape:
         raise UserError(
@@ -249,9 +260,7 @@ def _check_options(orders: Sequence[str], fractions: Sequence[float], unit: int,
     unknown = [order for order in orders if order not in ORDERS]
     if unknown or not orders or len(set(orders)) < len(orders):
         raise UserError(f"orders are {list(orders)}: choose from {', '.join(ORDERS)}, each at most once")
-    rising = all(left < right for left, right in itertools.pairwise(fractions))
-    if len(fractions) < 2 or fractions[0] != 0 or fractions[-1] > 1 or not rising:
-        raise UserError(f"fractions are {list(fractions)}: begin with 0 and rise strictly to at most 1, e.g. 0, 0.1, 1")
+    check_fractions(fractions)
     if unit < 1:
         raise UserError(f"unit is {unit}: pass the number of samples, or the side of a patch, 1 or more")
     if chunk_size < 1:

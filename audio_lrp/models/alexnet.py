@@ -1,10 +1,11 @@
 """AlexNet on spectrograms, without normalisation layers."""
 
-from typing import ClassVar
+from typing import ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from audio_lrp.errors import UserError
 from audio_lrp.models.initialization import Initialization, gaussian_initialization, he_initialization
 
 
@@ -53,6 +54,10 @@ class AlexNet(nn.Module):
             nn.Linear(1024, num_classes),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs and tensor cores
+        if initialization not in get_args(Initialization):
+            raise UserError(
+                f"unknown initialization {initialization!r}: it is one of {', '.join(get_args(Initialization))}"
+            )
         if initialization == "he":
             he_initialization(self)
         else:

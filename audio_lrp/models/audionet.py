@@ -1,11 +1,12 @@
 """AudioNet on raw waveforms."""
 
 from itertools import pairwise
-from typing import Any, ClassVar
+from typing import Any, ClassVar, get_args
 
 import torch
 from torch import Tensor, nn
 
+from audio_lrp.errors import UserError
 from audio_lrp.models.initialization import Initialization, gaussian_initialization, he_initialization
 
 _CHANNELS = (1, 100, 64, 128, 128, 128, 128)
@@ -47,6 +48,10 @@ class AudioNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(512, num_classes),
         )
+        if initialization not in get_args(Initialization):
+            raise UserError(
+                f"unknown initialization {initialization!r}: it is one of {', '.join(get_args(Initialization))}"
+            )
         if initialization == "he":
             he_initialization(self)
         else:

@@ -25,7 +25,7 @@ class LabelledBatch(Protocol):
 
 
 class Classifier(L.LightningModule):
-    """Trains a network with cross entropy; logs loss, accuracy and macro F1, and at test time the confusion matrix.
+    """Trains a network with cross entropy; logs loss, accuracy and macro F1, and counts confusions at test time.
 
     Args:
         network: makes the network from the number of classes; in a configuration the class path of any
@@ -56,6 +56,8 @@ class Classifier(L.LightningModule):
         mixup: float = 0.0,
     ) -> None:
         super().__init__()
+        if not 0 <= label_smoothing <= 1:
+            raise UserError(f"label_smoothing of the model is a share from 0 to 1, not {label_smoothing}")
         if mixup < 0:
             raise UserError(f"mixup of the model is the parameter of a beta distribution, 0 or more, not {mixup}")
         self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
@@ -142,6 +144,11 @@ class Classifier(L.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
     def _spread_over_training(self, scheduler: WarmupCosine) -> WarmupCosine:
+        if self.scheduler_interval != "step":
+            raise UserError(
+                "WarmupCosine is counted in steps: set model.init_args.scheduler_interval to 'step', "
+                "or give the scheduler its total_steps in epochs"
+            )
         steps = self.trainer.estimated_stepping_batches
         if steps == float("inf"):
             raise UserError(

@@ -1,9 +1,12 @@
 """The learning rate schedule of the default recipes."""
 
 import math
+from typing import Any
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
+
+from audio_lrp.errors import UserError
 
 
 class WarmupCosine(LambdaLR):
@@ -25,10 +28,14 @@ class WarmupCosine(LambdaLR):
 
     def __init__(self, optimizer: Optimizer, warmup: float = 0.05, total_steps: int | None = None) -> None:
         if not 0 <= warmup < 1:
-            raise ValueError(f"warmup is a share of the training from 0 up to 1, got {warmup}")
+            raise UserError(f"warmup of WarmupCosine is a share of the training, from 0 to below 1, not {warmup}")
         self.warmup = warmup
         self.total_steps = total_steps
         super().__init__(optimizer, self.factor)
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a checkpoint, over the length that this training has: a longer one does not stay at rate 0."""
+        super().load_state_dict({**state_dict, "warmup": self.warmup, "total_steps": self.total_steps})
 
     def factor(self, step: int) -> float:
         """What the peak learning rate is multiplied by at ``step``, counted from 0."""
