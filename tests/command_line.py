@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from torch import nn
 
 from audio_lrp.cli import main
@@ -28,6 +29,13 @@ class OtherNetwork(TinyNetwork):
 
     def __init__(self, num_classes: int, dropout: float = 0.2, depth: int = 1) -> None:
         super().__init__(num_classes, dropout=dropout)
+
+
+class Choosy(nn.Module):
+    """A network that needs more than the number of classes."""
+
+    def __init__(self, num_classes: int, block: int, layers: int) -> None:
+        super().__init__()
 
 
 def tiny_run(corpus: Path) -> list[str]:
@@ -64,6 +72,18 @@ def only_folder(root: Path) -> Path:
     """The folder of the only run below ``root``."""
     (folder,) = root.glob("*/*")
     return folder
+
+
+def only_checkpoint(folder: Path) -> Path:
+    """The only checkpoint of a run."""
+    (path,) = folder.glob("checkpoints/*.ckpt")
+    return path
+
+
+def report(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
+    """What a run printed last, by line."""
+    lines = [line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line]
+    return {name: value.strip() for name, value in lines}
 
 
 def wandb_records(run_folder: Path) -> list[dict[str, Any]]:

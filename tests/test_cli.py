@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 import yaml
-from command_line import exit_code, only_folder, tiny_run
+from command_line import exit_code, only_checkpoint, only_folder, report, tiny_run
 from lightning.pytorch import Callback
 
 from audio_lrp import __version__
@@ -77,6 +77,12 @@ class TestMessages:
             (["--model.network.dropot=0.1"], "--model.network.dropot: did you mean --model.network.dropout?"),
             (["--model.optimizer=SGD", "--model.optimizer.lrr=1"], "did you mean --model.optimizer.lr?"),
             (["--model.network=AudioNett"], "--model.network: no class is called 'AudioNett': did you mean AudioNet"),
+            (["--model.network=ResNet"], "--model.network: no class is called 'ResNet': did you mean AlexNet?"),
+            (["--model.network=Linear"], "--model.network: no class is called 'Linear': give the class's path"),
+            (["--model.network=command_line.Choosy"], "missing --model.network.block and --model.network.layers"),
+            (["--model.optimizer.lr=fast"], "--model.optimizer.lr: expected a number, got fast"),
+            (["--data.cache_dir=None"], "--data.cache_dir is the word None (the command line): write null"),
+            (["--trainer.default_root_dir=."], "trainer.default_root_dir cannot be set (the command line): everything"),
             (["--data=FSDDDataModul"], "no class is called 'FSDDDataModul': did you mean FSDDDataModule"),
             (["--data=my.Corpus"], "--data: the class my.Corpus cannot be imported (No module named 'my')"),
             (["--data=torch.nn.Linear"], "--data: the class is not a CorpusDataModule"),
@@ -122,6 +128,38 @@ class TestMessages:
         (in_empty_folder / "mine.yaml").write_text(text)
         assert message in refusal(capsys, *PARSE, "--config", "mine.yaml")
 
+    def test_file_is_not_blamed_for_the_command_lines_value(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path
+    ) -> None:
+        (in_empty_folder / "mine.yaml").write_text("trainer: {max_epochs: 3}")
+        message = refusal(capsys, *PARSE, "--config=mine.yaml", "--trainer.max_epochs=many")
+        assert message == "--trainer.max_epochs: expected an integer or null, got many"
+        message = refusal(capsys, *PARSE, "--trainer.max_epochs=2", "--config=mine.yaml", "--trainer.max_steps=many")
+        assert "mine.yaml" not in message
+
+    @pytest.mark.parametrize(
+        ("arguments", "message"),
+        [
+            (["--trainer.accelerator=tpuu"], "--trainer: "),
+            (["--trainer.strategy=ddpp"], "--trainer: "),
+            (
+                ["--model.network.dropout=3"],
+                "--model.network (AudioNet): dropout probability has to be",
+            ),
+            (
+                ["--model.optimizer=SGD", "--model.optimizer.lr=-1"],
+                "--model.optimizer (SGD): Invalid learning rate",
+            ),
+            (["--model.optimizer.lr=-1"], "--model.optimizer (AdamW): Invalid learning rate: -1"),
+        ],
+    )
+    def test_wrong_values_are_told_before_a_logger_begins(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path, arguments: list[str], message: str
+    ) -> None:
+        logger = ["--trainer.accelerator=cpu", "--trainer.logger=CSVLogger"]
+        assert message in refusal(capsys, *PARSE, *logger, *arguments, code=1)
+        assert not (in_empty_folder / "runs").exists()
+
     def test_mistakes_found_later_end_with_code_1_and_no_empty_folder(
         self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path
     ) -> None:
@@ -137,7 +175,7 @@ class TestMessages:
             capsys, "test", *options, "--ckpt_path=text.ckpt", code=1
         )
         if not torch.cuda.is_available():
-            assert "gpu" in refusal(capsys, "fit", *PARSE[1:], "--trainer.accelerator=gpu", code=1)
+            assert "--config trainer/cpu" in refusal(capsys, *PARSE, "--trainer.accelerator=gpu", code=1)
         assert "corpus" in refusal(capsys, "fit", *options, code=1)  # which does not exist
         assert not (in_empty_folder / "runs").exists()
 
@@ -207,6 +245,40 @@ class TestTraps:
     def test_settings_made_anew_are_not_worth_a_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
         assert warnings_of(capsys, "--data=FSDDDataModule", "--data.root=other") == ""
 
+    def test_settings_that_all_data_modules_share_are_not_worth_a_warning(
+        self, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        other = ["--config=audionet_digit", "--data=FSDDDataModule", "--data.root=corpus", "--trainer.callbacks=null"]
+        assert warnings_of(capsys, *other) == ""
+        synthetic = ["--data=SyntheticDigitsDataModule", "--data.speakers=3", "--data.fold=1"]
+        assert warnings_of(capsys, *synthetic, "--data=FSDDDataModule", "--data.root=corpus") == (
+            "audio-lrp: warning: --data is switched from SyntheticDigitsDataModule to FSDDDataModule, "
+            "which drops speakers of the former's settings"
+        )
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "trainer: {callbacks: [{class_path: LRPCallback, init_args: {num_examples: 2}}]}",
+            "trainer: {callbacks: [{class_path: LearningRateMonitor, init_args: {logging_interval: epoch}}]}",
+            "data: {init_args: {augmentations: [{class_path: AdditiveNoise}]}}",
+        ],
+    )
+    def test_lists_are_replaced_whole(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path, text: str
+    ) -> None:
+        (in_empty_folder / "mine.yaml").write_text(text)
+        assert warnings_of(capsys, "--config=audionet_digit", "--config=mine.yaml", "--data.root=corpus") == ""
+
+    def test_appended_classes_replace_nothing(self, capsys: pytest.CaptureFixture[str]) -> None:
+        callbacks = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.save_last=true"]
+        assert warnings_of(capsys, *callbacks, "--trainer.callbacks+=LRPCallback") == ""
+
+    def test_class_that_is_gone_in_the_end_is_not_worth_a_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
+        tones = ["--data=CorpusDataModule", "--data.corpus=fake_corpus.ToneCorpus", "--data.corpus.repetitions=1"]
+        gone = [*tones, "--data.corpus=FSDD", "--data=FSDDDataModule", "--data.root=corpus"]
+        assert "--data.corpus " not in warnings_of(capsys, *gone)
+
     def test_users_options_win_over_the_checkpoints(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         assert exit_code("fit", *tiny_run(corpus), "--model.label_smoothing=0.3", "--run.root=first") == 0
         checkpoint = only_checkpoint(only_folder(Path("first")))
@@ -268,24 +340,29 @@ class TestCommands:
             assert sum(map(float, probabilities)) == pytest.approx(1, abs=1e-5)
             assert probabilities[int(prediction)] == max(probabilities, key=float)
 
-    def test_training_is_taken_up_again(self, corpus: Path) -> None:
+    def test_training_is_taken_up_again(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         assert exit_code("fit", *tiny_run(corpus), "--run.root=first") == 0
         checkpoint = only_checkpoint(only_folder(Path("first")))
         options = [*tiny_run(corpus), "--trainer.max_epochs=2", "--run.root=second", f"--ckpt_path={checkpoint}"]
+        capsys.readouterr()
         assert exit_code("fit", *options) == 0
+        assert "middle of an epoch" not in capsys.readouterr().err
         resumed = torch.load(only_checkpoint(only_folder(Path("second"))), weights_only=True)
         assert resumed["epoch"] == 1
 
-
-def report(capsys: pytest.CaptureFixture[str]) -> dict[str, str]:
-    """What a run printed last, by line."""
-    lines = [line.split(": ", 1) for line in capsys.readouterr().out.splitlines() if ": " in line]
-    return {name: value.strip() for name, value in lines}
-
-
-def only_checkpoint(folder: Path) -> Path:
-    (path,) = folder.glob("checkpoints/*.ckpt")
-    return path
+    def test_training_is_taken_up_within_an_epoch_not_in_silence(
+        self, capsys: pytest.CaptureFixture[str], corpus: Path
+    ) -> None:
+        options = [*tiny_run(corpus), "--data.batch_size=4"]  # five batches an epoch
+        assert exit_code("fit", *options, "--trainer.max_steps=3", "--run.root=first") == 0
+        checkpoint = only_checkpoint(only_folder(Path("first")))
+        capsys.readouterr()
+        assert exit_code("fit", *options, f"--ckpt_path={checkpoint}") == 0
+        (warning,) = (line for line in capsys.readouterr().err.splitlines() if "middle of an epoch" in line)
+        assert warning.startswith(f"audio-lrp: warning: {checkpoint} was saved in the middle of an epoch, after 3 of")
+        assert "the remaining ones are not those of an uninterrupted training" in warning
+        assert exit_code("test", *options, f"--ckpt_path={checkpoint}") == 0
+        assert "middle of an epoch" not in capsys.readouterr().err
 
 
 def warnings_of(capsys: pytest.CaptureFixture[str], *options: str) -> str:

@@ -16,7 +16,7 @@ from command_line import exit_code, only_folder, tiny_run, wandb_config, wandb_r
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from audio_lrp.errors import UserError
-from audio_lrp.tracking import Run, make_wandb_logger, run_folder, wandb_session
+from audio_lrp.tracking import Run, discard_empty_folders, make_wandb_logger, run_folder, wandb_session
 
 LOGGERS = "trainer: {logger: [CSVLogger, {class_path: CSVLogger, init_args: {name: b}}]}"
 WANDB = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
@@ -58,6 +58,36 @@ class TestRunFolder:
         Path("runs").write_text("a file")
         with pytest.raises(UserError, match=r"cannot be created .*--run.root"):
             _ = Run("runs", "name").folder
+
+    @pytest.mark.parametrize("experiment", ["name", "a/b/c"])
+    def test_empty_folders_are_discarded(self, experiment: str) -> None:
+        assert Run("runs", experiment).folder.is_dir()
+        discard_empty_folders()
+        assert not Path("runs").exists()
+
+    def test_folders_of_others_are_kept(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        here, other = tmp_path / "work", tmp_path / "other" / "name" / "run"
+        (here / "mine").mkdir(parents=True)
+        other.mkdir(parents=True)
+        monkeypatch.chdir(here)
+        monkeypatch.setenv("AUDIO_LRP_RUN_FOLDER", str(other))
+        discard_empty_folders()
+        assert other.is_dir()
+        for experiment in ("mine", "new"):
+            assert Run(".", experiment).folder.is_dir()
+            discard_empty_folders()
+            assert [path.name for path in here.iterdir()] == ["mine"]
+        (here / "mine").rmdir()
+        assert Run(".", "new").folder.is_dir()
+        discard_empty_folders()
+        assert here.is_dir()
+
+    def test_folders_that_hold_something_are_kept(self) -> None:
+        full, empty = Run("runs", "full").folder, Run("runs", "empty").folder
+        (full / "config.yaml").touch()
+        discard_empty_folders()
+        assert full.is_dir()
+        assert not empty.parent.exists()
 
     def test_later_processes_take_the_first_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
         first = Run("runs", "ddp").folder
@@ -112,15 +142,7 @@ class TestRecord:
     def test_two_processes_share_one_folder(self, corpus: Path) -> None:
         options = [*tiny_run(corpus), "--config=trainer/ddp", "--trainer.accelerator=cpu", "--run.test_after_fit=true"]
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-        command = [
-            sys.executable,
-            "-m",
-            "audio_lrp",
-            "fit",
-            *options,
-            "--trainer.devices=2",
-            "--run.test_after_fit=true",
-        ]
+        command = [sys.executable, "-m", "audio_lrp", "fit", *options, "--trainer.devices=2"]
         result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)
         assert result.returncode == 0, result.stderr
         folder = only_folder(Path("runs"))
@@ -139,7 +161,7 @@ class TestWandb:
         starts = [next(record["run"] for record in run if record["type"] == "run") for run in records]
         assert starts[0]["run_id"] != starts[1]["run_id"]
         assert all(start["resume"] and start["project"] == "tests" for start in starts)
-        assert [path.name for path in Path.cwd().iterdir() if path.is_dir()] == ["first", "second"]
+        assert sorted(path.name for path in Path.cwd().iterdir() if path.is_dir()) == ["first", "second"]
         # Complete: the last record of a finished run is its exit.
         assert all(run[-1]["type"] == "exit" for run in records)
         assert "WANDB_MODE" not in os.environ

@@ -10,20 +10,33 @@ from torch import nn
 from audio_lrp.errors import UserError
 
 
-def check_checkpoint(path: Path, model: nn.Module) -> None:
-    """Check that a checkpoint file exists, can be read safely, and holds the weights of this very model.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a Lightning checkpoint, read without unpickling freely.
+
+    Raises:
+        UserError: the file does not exist, cannot be read safely, or is something else.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: give --ckpt_path the path of a .ckpt file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be loaded as a checkpoint of weights alone ({reason[:150]})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise UserError(f"{path} is not a Lightning checkpoint: it holds no state_dict")
+    return content
+
+
+def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> None:
+    """Check that a checkpoint holds the weights of this very model.
 
     The hyperparameters stored in it are not looked at: what the run is made of, the configuration says.
 
     Raises:
         UserError: it does not.
     """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: give --ckpt_path the path of a .ckpt file")
-    stored = _load(path).get("state_dict")
-    if not isinstance(stored, dict):
-        raise UserError(f"{path} is not a Lightning checkpoint: it holds no state_dict")
-    wanted = model.state_dict()
+    stored, wanted = checkpoint["state_dict"], model.state_dict()
     for name in [*wanted, *stored]:
         here, there = wanted.get(name), stored.get(name)
         if here is None or there is None or here.shape != there.shape:
@@ -33,13 +46,14 @@ def check_checkpoint(path: Path, model: nn.Module) -> None:
             )
 
 
-def _load(path: Path) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be loaded as a checkpoint of weights alone ({reason[:150]})") from error
-    return content if isinstance(content, dict) else {}
+def batches_into_epoch(checkpoint: dict[str, Any]) -> int:
+    """How many batches of an unfinished epoch a checkpoint's training has behind it; 0 at the end of an epoch.
+
+    Lightning goes on with the number of the next batch, but not with the batch: the data loader begins its order
+    anew.
+    """
+    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
+    return 0 if progress.get("is_last_batch", True) else int(progress["current"]["ready"])
 
 
 def _shape(weight: torch.Tensor | None) -> str:

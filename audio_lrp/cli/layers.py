@@ -25,8 +25,8 @@ LINKED = {
 }
 """Options that follow from others, and what to do instead of setting them."""
 
-_UNSET = (None, ".")
-"""What the linked options hold in configurations written by the parser itself."""
+_WRITTEN_BY_THE_PARSER = {"trainer.logger.save_dir": (None, ".")}
+"""What linked options hold in configurations that the parser wrote: those of lists it does not leave out."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,8 @@ class Layer:
     Attributes:
         origin: the file's name, or the command line.
         settings: values by dotted name; ``init_args`` is left out of the names, and a class with settings has its
-            path under its own name: ``{"model.network": "AudioNet", "model.network.dropout": 0.3}``.
+            path under its own name: ``{"model.network": "AudioNet", "model.network.dropout": 0.3}``. The items of
+            lists are numbered, ``callbacks[0]``; one that is appended, as ``--callbacks+=``, has no number.
     """
 
     origin: str
@@ -82,10 +83,11 @@ def read_layers(arguments: Sequence[str]) -> list[Layer]:
         value = value if equals else next(words, "")
         if option in ("-c", "--config"):
             path = find_config(value)
-            layers.append(Layer(path.name, dict(_flatten(_load_file(path)))))
+            layers.append(Layer(path.name, dict(flatten(_load_file(path)))))
         else:
-            name = option.lstrip("-").removesuffix("+").replace(".init_args.", ".").removesuffix(".class_path")
-            layers.append(Layer(_COMMAND_LINE, dict(_flatten(_load_value(value), name))))
+            name = option.lstrip("-").replace(".init_args.", ".").removesuffix(".class_path")
+            name = f"{name[:-1]}[]" if name.endswith("+") else name
+            layers.append(Layer(_COMMAND_LINE, dict(flatten(_load_value(value), name))))
     return layers
 
 
@@ -108,18 +110,19 @@ def _load_value(text: str) -> Any:
         return text
 
 
-def _flatten(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def flatten(node: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """The values of a nested configuration by dotted name, as in :class:`Layer`."""
     if isinstance(node, Mapping):
         for key, value in node.items():
             if key == "class_path":
                 yield name, value
             elif key in ("init_args", "dict_kwargs"):
-                yield from _flatten(value, name)
+                yield from flatten(value, name)
             else:
-                yield from _flatten(value, f"{name}.{key}" if name else str(key))
+                yield from flatten(value, f"{name}.{key}" if name else str(key))
     elif isinstance(node, list):
         for number, item in enumerate(node):
-            yield from _flatten(item, f"{name}[{number}]")
+            yield from flatten(item, f"{name}[{number}]")
     elif name:
         yield name, node
 
@@ -132,18 +135,33 @@ def refuse_linked_options(layers: Sequence[Layer]) -> None:
     """
     for layer in layers:
         for name, value in layer.settings.items():
-            linked = re.sub(r"\[\d+\]", "", name)
-            if linked in LINKED and value not in _UNSET:
+            linked = re.sub(r"\[\d*\]", "", name)
+            if linked in LINKED and not (layer.is_file and value in _WRITTEN_BY_THE_PARSER.get(linked, ())):
                 raise UsageError(f"{linked} cannot be set ({layer.origin}): {LINKED[linked]}", linked)
 
 
+def refuse_none(layers: Sequence[Layer]) -> None:
+    """Refuse Python's ``None``, which YAML reads as a word like any other, a file's name for instance.
+
+    Raises:
+        UsageError: a layer holds it.
+    """
+    for layer in layers:
+        for name, value in layer.settings.items():
+            if value == "None":
+                raise UsageError(f"--{name} is the word None ({layer.origin}): write null for no value", name)
+
+
 def class_switches(layers: Sequence[Layer]) -> list[ClassSwitch]:
-    """The classes that were replaced although an earlier layer had made settings for them."""
+    """The classes that were replaced although an earlier layer had made settings for them.
+
+    Classes in lists are none of them: a later layer replaces a list as a whole, or appends to it.
+    """
     settings: dict[str, Any] = {}
     switches: list[ClassSwitch] = []
     for number, layer in enumerate(layers):
         for option, value in layer.settings.items():
-            before = settings.get(option)
+            before = None if "[" in option else settings.get(option)
             if isinstance(before, str) and isinstance(value, str) and _is_other_class(before, value):
                 made_anew = set().union(*(_settings_of(option, later.settings) for later in layers[number:]))
                 left = _settings_of(option, settings) - made_anew
@@ -154,7 +172,7 @@ def class_switches(layers: Sequence[Layer]) -> list[ClassSwitch]:
 
 
 def _settings_of(option: str, settings: Mapping[str, Any]) -> set[str]:
-    return {name[len(option) + 1 :].split(".")[0] for name in settings if name.startswith(f"{option}.")}
+    return {re.split(r"[.\[]", name[len(option) + 1 :])[0] for name in settings if name.startswith(f"{option}.")}
 
 
 def _is_other_class(before: str, after: str) -> bool:

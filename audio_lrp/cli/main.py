@@ -1,5 +1,6 @@
 """LightningCLI for audio-lrp: its commands, its options, and what it does around a run."""
 
+import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,6 +8,7 @@ from typing import Any, NoReturn
 
 import lightning as L
 import yaml
+from jsonargparse import Namespace
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -15,9 +17,10 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from audio_lrp import __version__
-from audio_lrp.cli.checkpoint import check_checkpoint
+from audio_lrp.cli.checkpoint import batches_into_epoch, check_weights, read_checkpoint
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
-from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options
+from audio_lrp.cli.construction import told_as_user_errors
+from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.predictions import PredictionTable
 from audio_lrp.cli.summary import summary
@@ -26,10 +29,13 @@ from audio_lrp.cli.usage import UsageError
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.errors import UserError
 from audio_lrp.models import Classifier
-from audio_lrp.tracking import Run, RunRecord, discard_empty_folder, make_wandb_logger, wandb_session
+from audio_lrp.tracking import Run, RunRecord, discard_empty_folders, make_wandb_logger, wandb_session
 
 _SUBCOMMAND_OPTIONS = ("config", "ckpt_path", "return_predictions", "verbose")
 """Options of single commands, left out of a run's saved configuration, which every command takes."""
+
+_BASES = {"model": Classifier, "data": CorpusDataModule}
+"""Classes whose settings mean the same in all their subclasses."""
 
 
 class AudioLRPCLI(LightningCLI):
@@ -93,6 +99,7 @@ class AudioLRPCLI(LightningCLI):
         subcommands = [position for position, word in enumerate(args) if word in self.subcommands()]
         layers = read_layers(args[subcommands[0] + 1 :]) if subcommands else []
         refuse_linked_options(layers)
+        refuse_none(layers)
         try:
             with shipped_classes_first():
                 self.config = parser.parse_args(args)
@@ -103,16 +110,27 @@ class AudioLRPCLI(LightningCLI):
     def _warn_of_switches(self, layers: Sequence[Layer]) -> None:
         for switch in class_switches(layers):
             settings = _settings(self.config[self.config.subcommand], switch.option)
-            kept = [name for name in switch.left if name in settings]
+            if settings is None:
+                continue
+            same = inspect.signature(_BASES[switch.option]).parameters if switch.option in _BASES else ()
+            kept = [name for name in switch.left if name in settings and name not in same]
             dropped = [name for name in switch.left if name not in settings]
             fate = [f"{verb} {', '.join(names)}" for verb, names in (("keeps", kept), ("drops", dropped)) if names]
-            _say(
-                f"warning: --{switch.option} is switched from {switch.before} to {switch.after}, which "
-                f"{' and '.join(fate)} of the former's settings"
-            )
+            if fate:
+                _say(
+                    f"warning: --{switch.option} is switched from {switch.before} to {switch.after}, which "
+                    f"{' and '.join(fate)} of the former's settings"
+                )
 
     def _parse_ckpt_path(self) -> None:
         """Leave a checkpoint's hyperparameters alone: Lightning would let them override the user's own options."""
+
+    def instantiate_classes(self) -> None:
+        """Data, model and trainer; the optimizer is tried before a logger begins its run."""
+        with told_as_user_errors(self._configuration()):
+            super().instantiate_classes()
+            if self.subcommand == "fit":
+                self.model.make_scheduler(self.model.make_optimizer(self.model.parameters()))
 
     def before_instantiate_classes(self) -> None:
         """Name the experiment after the first configuration file where the user did not."""
@@ -123,11 +141,22 @@ class AudioLRPCLI(LightningCLI):
     def after_instantiate_classes(self) -> None:
         """Check what was instantiated before anything runs."""
         self._check_links()
-        checkpoint = self.config[self.subcommand].ckpt_path
-        if checkpoint is not None:
-            check_checkpoint(Path(checkpoint), self.model)
+        path = self.config[self.subcommand].ckpt_path
+        if path is not None:
+            self._check_checkpoint(Path(path))
         elif self.subcommand != "fit":
             _say(f"warning: {self.subcommand} without --ckpt_path: the network has its initial, untrained weights")
+
+    def _check_checkpoint(self, path: Path) -> None:
+        checkpoint = read_checkpoint(path)
+        check_weights(path, checkpoint, self.model)
+        batches = batches_into_epoch(checkpoint)
+        if self.subcommand == "fit" and batches:
+            _say(
+                f"warning: {path} was saved in the middle of an epoch, after {batches} of its batches: the remaining "
+                "ones are not those of an uninterrupted training; to go on exactly, take a checkpoint from the end "
+                "of an epoch"
+            )
 
     def _check_links(self) -> None:
         """A class without the linked argument would be linked to nothing, in silence."""
@@ -145,13 +174,16 @@ class AudioLRPCLI(LightningCLI):
         if options.logger is False and isinstance(options.callbacks, list):  # it refuses to work without a logger
             kwargs["callbacks"] = [item for item in options.callbacks if not isinstance(item, LearningRateMonitor)]
         self.run = self.config_init[self.subcommand].run
-        parser = self._parser(self.subcommand)
-        text = parser.dump(self.config[self.subcommand], skip_unset=False)  # options left at None as well
-        settings = {name: value for name, value in yaml.safe_load(text).items() if name not in _SUBCOMMAND_OPTIONS}
-        record = RunRecord(self.run.folder, f"# audio-lrp {__version__}\n{yaml.safe_dump(settings, sort_keys=False)}")
+        settings = yaml.safe_dump(self._configuration(), sort_keys=False)
+        record = RunRecord(self.run.folder, f"# audio-lrp {__version__}\n{settings}")
         table = [PredictionTable()] if self.subcommand == "predict" else []
         self.trainer_defaults = {"callbacks": [record, *table]}
         return super().instantiate_trainer(**kwargs)
+
+    def _configuration(self) -> dict[str, Any]:
+        """The run's configuration, options left at None as well."""
+        text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
+        return {name: value for name, value in yaml.safe_load(text).items() if name not in _SUBCOMMAND_OPTIONS}
 
     def after_fit(self) -> None:
         """Test the best checkpoint where the run asks for it, then sum up."""
@@ -207,7 +239,7 @@ def main(args: Sequence[str] | None = None) -> None:
             raise
         _fail(" ".join(str(mistake).split()), 2 if isinstance(mistake, UsageError) else 1)
     finally:
-        discard_empty_folder()
+        discard_empty_folders()
 
 
 def _mistake(error: BaseException) -> BaseException | None:
@@ -222,18 +254,18 @@ def _mistake(error: BaseException) -> BaseException | None:
 
 
 def _with_origin(error: UsageError, layers: Sequence[Layer]) -> UsageError:
-    """The error with the configuration file's name where the option stands in one."""
-    for layer in reversed(layers):
-        if error.option in layer.settings and layer.is_file:
-            return UsageError(f"{error} (in {layer.origin})", error.option)
-    return error
+    """The error with the name of the configuration file where the option has its value from one."""
+    last = next((layer for layer in reversed(layers) if error.option in layer.settings), None)
+    return UsageError(f"{error} (in {last.origin})", error.option) if last is not None and last.is_file else error
 
 
-def _settings(config: Any, option: str) -> set[str]:
-    """Names of the settings of the class that stands at ``option``."""
+def _settings(config: Any, option: str) -> set[str] | None:
+    """Names of the settings of the class that stands at ``option``; None where none stands there in the end."""
     for name in option.split("."):
-        config = config[name] if name in config else config.init_args[name]
-    return set(vars(config.get("init_args", config)))
+        config = config.get("init_args", config).get(name) if isinstance(config, Namespace) else None
+    if not isinstance(config, Namespace):
+        return None
+    return set(vars(config.init_args)) if "init_args" in config else set()
 
 
 @rank_zero_only

@@ -8,6 +8,7 @@ import torch
 from jsonargparse import ArgumentParser
 from lightning.pytorch import Callback
 from lightning.pytorch.loggers import Logger
+from torch import nn
 
 import audio_lrp.callbacks
 import audio_lrp.data
@@ -83,7 +84,7 @@ def _unknown_option(message: str, options: Iterable[str]) -> UsageError | None:
 
 
 def _missing_option(message: str) -> UsageError | None:
-    match = re.search(r"the following arguments are required: ([\w., ]+)", message)
+    match = re.search(r"the following arguments are required: ((?:\w+\.)*\w+(?:, (?:\w+\.)*\w+)*)", message)
     if match is None:
         return None
     before = message[: match.start()]
@@ -99,9 +100,13 @@ def _missing_option(message: str) -> UsageError | None:
 
 def _unknown_class(message: str) -> UsageError | None:
     if match := re.search(r"Expected a dot import path string: (\S+)", message):
-        nearest = get_close_matches(match[1], _class_names(), n=2)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "give its path, e.g. package.module.Class"
-        return _about(message[: match.start()], f"no class is called {match[1]!r}: {hint}")
+        before = message[: match.start()]
+        if re.search(r"<class '(?:float|int)'>", before[before.rfind("Subtypes:") :]):  # a number would do as well
+            return None
+        names = _networks() if _keys(before)[-1:] == ["network"] else _class_names()
+        nearest = get_close_matches(match[1], names, n=2)
+        hint = f"did you mean {' or '.join(nearest)}? Or give" if nearest else "give"
+        return _about(before, f"no class is called {match[1]!r}: {hint} the class's path, package.module.Class")
     if match := re.search(r"class_path '([^']+)':\s+(No module named [^\n]+|[^\n]+has no attribute [^\n]+)", message):
         return _about(message[: match.start()], f"the class {match[1]} cannot be imported ({match[2]})")
     if match := re.search(r"callable class: ((?!Parser key)[^\n]+?)\. Got value: (\S+)\n", message):
@@ -146,6 +151,13 @@ def _settings(class_path: str) -> list[str]:
     module, _, name = class_path.rpartition(".")
     owner = getattr(__import__(module, fromlist=[name]), name)
     return list(ArgumentParser(exit_on_error=False).add_class_arguments(owner, fail_untyped=False))
+
+
+def _networks() -> list[str]:
+    shipped = ((name, getattr(audio_lrp.models, name)) for name in audio_lrp.models.__all__)
+    return [
+        name for name, class_ in shipped if issubclass(class_, nn.Module) and class_ is not audio_lrp.models.Classifier
+    ]
 
 
 def _class_names() -> list[str]:

@@ -7,6 +7,7 @@ from unittest.mock import patch
 
 import jsonargparse
 from lightning.pytorch.cli import LightningArgumentParser
+from torch import nn
 
 import audio_lrp.callbacks
 import audio_lrp.data
@@ -38,6 +39,9 @@ def shipped_classes_first() -> Iterator[None]:
 
     jsonargparse looks for a bare name among all imported subclasses of the expected type and refuses one that two
     classes share. AlexNet is such a name: torchmetrics imports torchvision, which has one.
+
+    Where any ``nn.Module`` fits, as for networks, every layer and every network of torchvision would be found, so
+    there a bare name means a shipped class or none.
     """
     shipped = {
         name: (getattr(package, name), f"{package.__name__}.{name}")
@@ -50,6 +54,8 @@ def shipped_classes_first() -> Iterator[None]:
         found, path = shipped.get(name, (None, name))
         if isinstance(found, type) and isinstance(expected, type | tuple) and issubclass(found, expected):
             return path
+        if expected is nn.Module:
+            return name
         other_path: str = find_class(expected, name)
         return other_path
 

@@ -1,6 +1,7 @@
 """The name and the folder of one run."""
 
 import os
+from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
 from itertools import count
@@ -12,6 +13,9 @@ from audio_lrp.errors import UserError
 
 _FOLDER_VARIABLE = "AUDIO_LRP_RUN_FOLDER"
 """Environment variable through which a run's first process tells those that it starts (DDP) the run's folder."""
+
+_made: list[Path] = []
+"""Folders that this process has made for its runs, each after the one that holds it."""
 
 
 class Run:
@@ -48,13 +52,14 @@ class Run:
         time = datetime.now().strftime("%Y%m%d-%H%M%S")
         experiment = self.root / self.experiment
         try:
-            experiment.mkdir(parents=True, exist_ok=True)
+            _make_missing(experiment)
             for attempt in count(1):
                 folder = experiment / (time if attempt == 1 else f"{time}-{attempt}")
                 try:
                     folder.mkdir()  # fails where another run of the same second was faster
                 except FileExistsError:
                     continue
+                _made.append(folder)
                 return folder
         except OSError as error:
             raise UserError(
@@ -64,16 +69,22 @@ class Run:
         raise AssertionError("unreachable")
 
 
-def discard_empty_folder() -> None:
-    """Remove this process's last run folder where the run ended before it wrote anything."""
-    if not _is_first_process() or _FOLDER_VARIABLE not in os.environ:
-        return
-    folder = Path(os.environ[_FOLDER_VARIABLE])
-    for empty in (folder, folder.parent, folder.parent.parent):
+def _make_missing(folder: Path) -> None:
+    """Make a folder and those above it; remember the ones that did not exist."""
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    for path in reversed(missing):
         try:
-            empty.rmdir()  # fails on folders that hold something
-        except OSError:
-            return
+            path.mkdir()
+        except FileExistsError:  # another run was faster
+            continue
+        _made.append(path)
+
+
+def discard_empty_folders() -> None:
+    """Remove what this process made for runs that ended before they wrote anything; nothing that others made."""
+    while _made:
+        with suppress(OSError):  # the folder holds something, or is gone
+            _made.pop().rmdir()
 
 
 def _is_first_process() -> bool:

@@ -41,7 +41,7 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
 
 @contextmanager
 def wandb_session() -> Iterator[None]:
-    """End every W&B run that the block started.
+    """End W&B's run when the block ends, as failed where it raises; stop W&B's service and reset ``WANDB_DATA_DIR``.
 
     Only then is an offline run's ``.wandb`` file complete, and a second run in the same process is a run of its own.
     """
