@@ -83,9 +83,11 @@ class TestExperiments:
         names = {type(callback).__name__ for callback in cli.trainer.callbacks}
         assert {"ModelCheckpoint", "LearningRateMonitor", "LRPCallback", "RunRecord"} <= names
         assert [type(logger).__name__ for logger in cli.trainer.loggers] == ["WandbLogger"]
-        checkpoint = cli.trainer.checkpoint_callback
-        assert (checkpoint.monitor, checkpoint.mode, checkpoint.save_last) == ("val/accuracy", "max", True)
-        assert not checkpoint.auto_insert_metric_name  # the "/" of val/accuracy would make folders
+        best, last = cli.trainer.checkpoint_callbacks
+        assert best is cli.trainer.checkpoint_callback  # whose checkpoint is tested after fit
+        assert (best.monitor, best.mode) == ("val/accuracy", "max")
+        assert not best.auto_insert_metric_name  # the "/" of val/accuracy would make folders
+        assert (last.monitor, last.filename) == (None, "last")
         assert cli.run.experiment == name
         optimizer = cli.model.make_optimizer(cli.model.parameters())
         cli.model.make_scheduler(optimizer)
@@ -128,9 +130,10 @@ class TestExperiments:
     def test_checkpoints_lie_flat(self, corpus: Path) -> None:
         options = [option for option in tiny_run(corpus) if not option.startswith("--data=")]
         run = ["fit", "--config=audionet_digit", "--data=CorpusDataModule", *options, "--data.augmentations=null"]
-        assert exit_code(*run, "--trainer.callbacks=null", *checkpoint_of("audionet_digit")) == 0
+        run.append("--trainer.val_check_interval=1")  # a run of one step would not be validated at all
+        assert exit_code(*run, "--trainer.callbacks=null", *checkpoints_of("audionet_digit")) == 0
         files = {path.name for path in only_folder(Path("runs")).glob("checkpoints/*")}
-        assert files == {"epoch-000.ckpt", "last.ckpt"}
+        assert files == {"step-000001.ckpt", "last.ckpt"}
 
 
 class TestVariants:
@@ -141,7 +144,8 @@ class TestVariants:
         assert not list(Path("runs").rglob("*.ckpt"))
 
     def test_overfit_learns_its_batch(self, corpus: Path) -> None:
-        options = [*tiny_run(corpus), "--config=debug/overfit", "--trainer.logger=CSVLogger", "--data.batch_size=8"]
+        options = ["--config=audionet_digit", *tiny_run(corpus), "--config=debug/overfit", "--trainer.logger=CSVLogger"]
+        options += ["--data.batch_size=8", "--trainer.precision=32-true"]
         assert exit_code("fit", *options, "--model.network.dropout=0.0", "--model.optimizer.lr=0.01") == 0
         (path,) = only_folder(Path("runs")).glob("*/version_0/metrics.csv")
         with path.open() as file:
@@ -149,6 +153,16 @@ class TestVariants:
         assert len(losses) == 100
         assert losses[0] > 2
         assert losses[-1] < 0.02
+
+    def test_overfit_takes_away_what_keeps_the_loss_up(self, capsys: pytest.CaptureFixture[str]) -> None:
+        run = ["fit", "--config=audionet_digit", "--model.mixup=0.2", "--config=debug/overfit", "--data.root=corpus"]
+        assert exit_code(*run, "--print_config") == 0
+        config = yaml.safe_load(capsys.readouterr().out)
+        model, data, trainer = config["model"]["init_args"], config["data"]["init_args"], config["trainer"]
+        assert (model["label_smoothing"], model["mixup"]) == (0, 0)
+        assert (data["placement"], data["augmentations"]) == ("fixed", None)
+        assert (trainer["overfit_batches"], trainer["max_epochs"], trainer["callbacks"]) == (1, 100, None)
+        assert isinstance(trainer["val_check_interval"], float)  # an integer would be steps, and exceed the epoch's one
 
     @pytest.mark.parametrize("name", [name for name in VARIANTS if name.startswith("trainer/")])
     def test_trainer_variants(self, capsys: pytest.CaptureFixture[str], name: str) -> None:
@@ -192,6 +206,10 @@ class TestSweeps:
         assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
         assert sweep["method"] in ("bayes", "random", "grid")
         assert sweep["early_terminate"]["type"] == "hyperband"
+        base = sweep["command"][sweep["command"].index("--config") + 1]
+        trainer = yaml.safe_load(CONFIGS[base].read_text())["trainer"]
+        assert trainer["check_val_every_n_epoch"] is None  # so that the interval counts steps throughout the training
+        assert sweep["early_terminate"]["min_iter"] <= trainer["max_steps"] // trainer["val_check_interval"]
         for name, parameter in sweep["parameters"].items():
             assert "parameters" not in parameter, f"{name} is nested: the agent would not make an option of it"
             assert not name.endswith("class_path"), f"{name} switches a class, which keeps the former's settings"
@@ -212,12 +230,14 @@ class TestSweeps:
         assert nested(config, "model.init_args.optimizer.init_args.lr") == 1e-05
 
 
-def checkpoint_of(name: str) -> list[str]:
-    """The options that give a run the ModelCheckpoint of a shipped configuration, and no other callback."""
-    callbacks = yaml.safe_load(CONFIGS[name].read_text())["trainer"]["callbacks"]
-    (settings,) = (item["init_args"] for item in callbacks if item["class_path"] == "ModelCheckpoint")
-    options = (f"--trainer.callbacks.{key}={value}" for key, value in settings.items())
-    return ["--trainer.callbacks+=ModelCheckpoint", *options]
+def checkpoints_of(name: str) -> list[str]:
+    """The options that give a run the checkpoints of a shipped configuration, and no other callback."""
+    options = []
+    for item in yaml.safe_load(CONFIGS[name].read_text())["trainer"]["callbacks"]:
+        if item["class_path"] == "ModelCheckpoint":
+            settings = (f"--trainer.callbacks.{key}={value}" for key, value in item["init_args"].items())
+            options += ["--trainer.callbacks+=ModelCheckpoint", *settings]
+    return options
 
 
 def points_of(parameter: dict[str, Any]) -> list[Any]:

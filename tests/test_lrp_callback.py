@@ -289,6 +289,7 @@ def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp
     monkeypatch.setenv("WANDB_SILENT", "true")
     logger = WandbLogger(project="audio-lrp-tests", save_dir=tmp_path, offline=True)
     trainer, _ = train(make_data(), LRPCallback(**SMALL), max_epochs=1, logger=logger)
+    wandb.finish()
     wandb.teardown()  # the file is complete only now
 
     (log,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
