@@ -1,12 +1,11 @@
 """AlexNet on spectrograms, without normalisation layers."""
 
-from typing import ClassVar, get_args
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from audio_lrp.errors import UserError
-from audio_lrp.models.initialization import Initialization, gaussian_initialization, he_initialization
+from audio_lrp.models.initialization import Initialization, initialize
 
 
 class AlexNet(nn.Module):
@@ -54,14 +53,7 @@ class AlexNet(nn.Module):
             nn.Linear(1024, num_classes),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs and tensor cores
-        if initialization not in get_args(Initialization):
-            raise UserError(
-                f"unknown initialization {initialization!r}: it is one of {', '.join(get_args(Initialization))}"
-            )
-        if initialization == "he":
-            he_initialization(self)
-        else:
-            gaussian_initialization(self, convolution_std=0.01, dense_std=0.005)
+        initialize(self, initialization, convolution_std=0.01, dense_std=0.005)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
         """Logits [B, num_classes] of spectrograms [B, 1, 227, 227]."""

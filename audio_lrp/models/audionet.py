@@ -1,13 +1,12 @@
 """AudioNet on raw waveforms."""
 
 from itertools import pairwise
-from typing import Any, ClassVar, get_args
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from audio_lrp.errors import UserError
-from audio_lrp.models.initialization import Initialization, gaussian_initialization, he_initialization
+from audio_lrp.models.initialization import Initialization, initialize
 
 _CHANNELS = (1, 100, 64, 128, 128, 128, 128)
 
@@ -48,14 +47,7 @@ class AudioNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(512, num_classes),
         )
-        if initialization not in get_args(Initialization):
-            raise UserError(
-                f"unknown initialization {initialization!r}: it is one of {', '.join(get_args(Initialization))}"
-            )
-        if initialization == "he":
-            he_initialization(self)
-        else:
-            gaussian_initialization(self, convolution_std=0.1, dense_std=0.1)
+        initialize(self, initialization, convolution_std=0.1, dense_std=0.1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.register_load_state_dict_pre_hook(_widen_kernels)  # type: ignore[no-untyped-call]
 

@@ -1,10 +1,34 @@
 """Initial weights."""
 
-from typing import Literal
+from typing import Literal, get_args
 
 from torch import nn
 
+from audio_lrp.errors import UserError
+
 Initialization = Literal["he", "paper"]
+
+
+def initialize(network: nn.Module, initialization: Initialization, *, convolution_std: float, dense_std: float) -> None:
+    """Draw a network's initial weights.
+
+    Args:
+        network: changed in place.
+        initialization: ``"he"``, see :func:`he_initialization`, or ``"paper"``, see :func:`gaussian_initialization`.
+        convolution_std: standard deviation of the paper's convolutions.
+        dense_std: standard deviation of the paper's dense layers.
+
+    Raises:
+        UserError: there is no such initialization.
+    """
+    if initialization not in get_args(Initialization):
+        raise UserError(
+            f"unknown initialization {initialization!r}: it is one of {', '.join(get_args(Initialization))}"
+        )
+    if initialization == "he":
+        he_initialization(network)
+    else:
+        gaussian_initialization(network, convolution_std=convolution_std, dense_std=dense_std)
 
 
 def he_initialization(network: nn.Module) -> None:
