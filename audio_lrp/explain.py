@@ -1,0 +1,387 @@
+"""Explain what a trained network hears in recordings: ``audio-lrp explain --checkpoint CKPT PATH...``.
+
+Per recording a folder with the prediction (``explanation.json``), relevance as arrays (``relevance.npz``), pictures and
+sounds, and one page over all of them, ``index.html``.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+from tqdm import tqdm
+
+from audio_lrp.attribution.attribute import attribute
+from audio_lrp.attribution.audible import audible_relevance, write_wav
+from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
+from audio_lrp.attribution.loudness import equally_loud
+from audio_lrp.attribution.timefrequency import plane_relevance, spectrogram_plane
+from audio_lrp.data.decode import UnusableRecordingError, decode
+from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
+from audio_lrp.errors import UserError
+from audio_lrp.explain_inputs import AudioFile, Window, find_audio_files, windows
+from audio_lrp.explain_page import ExplainedRecording, ExplainedWindow, page
+from audio_lrp.figures import spectrogram_relevance, waveform_relevance
+from audio_lrp.saved_network import SavedNetwork, load_network
+
+_FULL_SCALE = 32768
+_CHUNK = 16
+"""Windows explained at once; bounds the memory."""
+
+
+@dataclass(frozen=True, eq=False)
+class Report:
+    """What `explain` has done.
+
+    Attributes:
+        page: the page over all recordings.
+        recordings: the recordings explained.
+        unusable: recordings that could not be read, by name, and why.
+    """
+
+    page: Path
+    recordings: tuple[ExplainedRecording, ...]
+    unusable: Mapping[str, str]
+
+
+@dataclass(frozen=True, eq=False)
+class _Relevance:
+    """Relevance of a recording's windows.
+
+    Attributes:
+        network_input: what the network saw [W, ...].
+        relevance: relevance of each input value [W, ...].
+        plane: relevance in time and frequency [W, 227, 227].
+        probabilities: of each class [W, C].
+        logits: of each class [W, C].
+        target: class explained [W].
+    """
+
+    network_input: Tensor
+    relevance: Tensor
+    plane: Tensor
+    probabilities: Tensor
+    logits: Tensor
+    target: Tensor
+
+
+class _Explainer:
+    """A network and how to explain it."""
+
+    def __init__(
+        self, saved: SavedNetwork, target: str, composite: str, band: tuple[float, float] | None, device: torch.device
+    ) -> None:
+        self.network = saved.network.to(device)
+        self.representation = saved.representation.to(device)
+        self.class_names = saved.class_names
+        self.composite = composite
+        self.band = band
+        self.device = device
+        self.target: int | None = None
+        composite_by_name(composite, bounds=(0.0, 1.0))  # tells an unknown name
+        if target != "predicted":
+            if target not in self.class_names:
+                raise UserError(
+                    f"the network has no class {target!r}: choose 'predicted' or one of {', '.join(self.class_names)}"
+                )
+            self.target = self.class_names.index(target)
+
+    @property
+    def hears_waveforms(self) -> bool:
+        return isinstance(self.representation, Waveform)
+
+    def relevance(self, parts: Sequence[Window]) -> _Relevance:
+        """Explain windows, a few at a time."""
+        chunks = [self._relevance(parts[start : start + _CHUNK]) for start in range(0, len(parts), _CHUNK)]
+        return _Relevance(*(torch.cat(values).cpu() for values in zip(*chunks, strict=True)))
+
+    def _relevance(self, parts: Sequence[Window]) -> tuple[Tensor, ...]:
+        signal = torch.from_numpy(np.stack([part.signal for part in parts])).to(self.device) * _FULL_SCALE
+        network_input = self.representation(signal)
+        target = None if self.target is None else torch.full((len(parts),), self.target, device=self.device)
+        explanation = attribute(
+            self.network, network_input, "predicted" if target is None else target, self.composite, chunk_size=_CHUNK
+        )
+        relevance = explanation.relevance
+        plane = plane_relevance(network_input, relevance) if self.hears_waveforms else relevance
+        probabilities = explanation.output.softmax(dim=1)
+        return network_input, relevance, plane[:, 0], probabilities, explanation.output, explanation.target
+
+
+def explain(
+    checkpoint: Path,
+    paths: Sequence[Path],
+    output: Path,
+    *,
+    target: str = "predicted",
+    composite: str = DEFAULT_COMPOSITE,
+    band: tuple[float, float] | None = None,
+) -> Report:
+    """Explain what the network of a checkpoint hears in recordings.
+
+    Recordings may have any sampling rate and number of channels. A recording longer than a second is explained in
+    windows of a second, every half second; a shorter one lies in the middle of a second of silence.
+
+    Args:
+        checkpoint: a ``.ckpt`` file of ``audio-lrp fit``; nothing else of the training is needed.
+        paths: WAV or FLAC files, or folders with such files anywhere below them.
+        output: folder for the results; new or empty. It appears when everything is complete.
+        target: name of the class to explain, or ``"predicted"``, the network's own choice in each window.
+        composite: name of the LRP preset (see :func:`~audio_lrp.attribution.composite_by_name`).
+        band: also make explanations audible that are limited to these frequencies, lowest and highest in Hz.
+
+    Returns:
+        What was explained, and which recordings could not be read.
+
+    Raises:
+        UserError: the checkpoint, a path, the output folder or an option is wrong, or no recording can be read.
+    """
+    files = find_audio_files(paths)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    saved = load_network(checkpoint)
+    explainer = _Explainer(saved, target, composite, band, device)
+    recordings: list[ExplainedRecording] = []
+    unusable: dict[str, str] = {}
+    with _new_folder(output) as folder:
+        for file in tqdm(files, desc="explaining", unit="recording", disable=None):
+            try:
+                samples = decode(file.path)
+            except (UnusableRecordingError, OSError) as error:
+                unusable[file.name] = str(error)
+                continue
+            recordings.append(_explain_recording(explainer, file, windows(samples), folder, checkpoint))
+        if not recordings:
+            name, reason = next(iter(unusable.items()))
+            raise UserError(f"none of {len(files)} recordings can be read, the first is {name} ({reason})")
+        facts = {
+            "checkpoint": str(checkpoint),
+            "network": type(saved.network).__name__,
+            "relevance for": "the predicted class" if explainer.target is None else target,
+            "LRP composite": composite,
+        }
+        (folder / "index.html").write_text(page(facts, recordings, unusable), encoding="utf-8", errors="replace")
+    return Report(output / "index.html", tuple(recordings), unusable)
+
+
+def _explain_recording(
+    explainer: _Explainer, file: AudioFile, parts: Sequence[Window], output: Path, checkpoint: Path
+) -> ExplainedRecording:
+    folder = output / file.folder
+    folder.mkdir()
+    found = explainer.relevance(parts)
+    np.savez_compressed(folder / "relevance.npz", **_arrays(explainer, found, parts))
+    explained = [
+        _explain_window(explainer, found, index, part, folder, "" if len(parts) == 1 else f"{index:03d}-")
+        for index, part in enumerate(tqdm(parts, desc=file.folder, unit="window", leave=False, disable=len(parts) == 1))
+    ]
+    probabilities = found.probabilities.mean(dim=0)
+    recording = ExplainedRecording(
+        name=file.name,
+        folder=file.folder,
+        prediction=explainer.class_names[int(probabilities.argmax())],
+        probabilities=_by_class(explainer, probabilities),
+        windows=tuple(explained),
+    )
+    description = {
+        "file": str(file.path),
+        "checkpoint": str(checkpoint),
+        "composite": explainer.composite,
+        "prediction": recording.prediction,
+        "probabilities": recording.probabilities,
+        "windows": [
+            {
+                "begin_seconds": window.begin,
+                "end_seconds": window.end,
+                "prediction": explainer.class_names[int(found.probabilities[index].argmax())],
+                "probabilities": _by_class(explainer, found.probabilities[index]),
+                "explained_class": explainer.class_names[int(found.target[index])],
+                "explained_logit": float(found.logits[index, found.target[index]]),
+                "relevance": float(found.relevance[index].sum()),
+                "pictures": list(window.pictures),
+                "sounds": list(window.sounds.values()),
+            }
+            for index, window in enumerate(explained)
+        ],
+    }
+    (folder / "explanation.json").write_text(json.dumps(description, indent=2) + "\n")
+    return recording
+
+
+def _by_class(explainer: _Explainer, probabilities: Tensor) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in zip(explainer.class_names, probabilities, strict=True)}
+
+
+def _arrays(explainer: _Explainer, found: _Relevance, parts: Sequence[Window]) -> dict[str, Any]:
+    """What goes into ``relevance.npz``."""
+    arrays = {
+        "input": found.network_input.numpy(),
+        "relevance": found.relevance.numpy(),
+        "logits": found.logits.numpy(),
+        "target": found.target.numpy(),
+        "first_sample": np.array([part.begin - part.offset for part in parts]),
+        "frequencies": _frequencies(),
+        "times": _times(),
+    }
+    if explainer.hears_waveforms:
+        arrays["time_frequency"] = found.plane.numpy()
+    return arrays
+
+
+def _explain_window(
+    explainer: _Explainer, found: _Relevance, index: int, part: Window, folder: Path, prefix: str
+) -> ExplainedWindow:
+    predicted = int(found.probabilities[index].argmax())
+    title = (
+        f"predicted {explainer.class_names[predicted]} ({float(found.probabilities[index, predicted]):.0%}) | "
+        f"relevance for {explainer.class_names[int(found.target[index])]} | {explainer.composite}"
+    )
+    figures = _figures(explainer, found, index, part, title.replace("$", r"\$"))
+    pictures = []
+    for name, figure in figures.items():
+        pictures.append(f"{prefix}{name}.png")
+        figure.savefig(folder / pictures[-1])
+    sounds = {}
+    for name, sound in _sounds(explainer, found.plane[index], part).items():
+        sounds[name] = f"{prefix}{name.replace(' ', '-')}.wav"
+        write_wav(folder / sounds[name], sound, SAMPLE_RATE)
+    seconds = (part.begin / SAMPLE_RATE, (part.begin + part.length) / SAMPLE_RATE)
+    return ExplainedWindow(*seconds, title, tuple(pictures), sounds)
+
+
+def _figures(explainer: _Explainer, found: _Relevance, index: int, part: Window, title: str) -> dict[str, Figure]:
+    """Relevance on the waveform, and in time and frequency beside the spectrogram."""
+    begin, end = part.offset, part.offset + part.length
+    network_input, plane = found.network_input[index, 0], found.plane[index].numpy()
+    if explainer.hears_waveforms:
+        of_samples = found.relevance[index, 0].numpy()
+        spectrogram = Spectrogram()(torch.from_numpy(part.signal)[None] * _FULL_SCALE)[0, 0]
+    else:
+        of_samples, spectrogram = _spread_over_samples(plane), network_input
+    waveform = waveform_relevance(part.signal, of_samples, title, sample_rate=SAMPLE_RATE, utterance=(begin, end))
+    time_frequency = spectrogram_relevance(
+        spectrogram.numpy(),
+        plane,
+        title,
+        frequencies=_frequencies(),
+        times=_times(),
+        utterance=(begin / SAMPLE_RATE, end / SAMPLE_RATE),
+    )
+    if explainer.hears_waveforms:
+        time_frequency.axes[0].set_title("spectrogram, -80 dB to 0 dB as 0 to 1")
+    return {"waveform": waveform, "time-frequency": time_frequency}
+
+
+def _spread_over_samples(plane: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Relevance of spectrogram frames, evenly over the hop around each frame's centre [8000]."""
+    hop = Spectrogram.hop_length
+    first = 2 * hop - hop // 2
+    spread = np.repeat(plane.sum(axis=0) / hop, hop)[: NUM_SAMPLES - first]
+    return np.pad(spread, (first, NUM_SAMPLES - first - len(spread)))
+
+
+def _sounds(explainer: _Explainer, plane: Tensor, part: Window) -> dict[str, Tensor]:
+    """The recording and its audible explanations, equally loud, as long as the recording is in the window."""
+    signal = torch.from_numpy(part.signal)
+    sounds = {
+        "original": signal,
+        "positive": audible_relevance(signal, plane, "positive"),
+        "negative": audible_relevance(signal, plane, "negative"),
+    }
+    if explainer.band is not None:
+        lowest, highest = explainer.band
+        name = f"{lowest:g} to {highest:g} Hz"
+        sounds[f"positive {name}"] = audible_relevance(signal, plane, "positive", band=explainer.band)
+        sounds[f"negative {name}"] = audible_relevance(signal, plane, "negative", band=explainer.band)
+    inside = slice(part.offset, part.offset + part.length)
+    levelled = equally_loud(torch.stack([sound[inside] for sound in sounds.values()]), SAMPLE_RATE)
+    return dict(zip(sounds, levelled, strict=True))
+
+
+def _frequencies() -> np.ndarray[Any, np.dtype[np.float64]]:
+    return spectrogram_plane().frequencies(SAMPLE_RATE)[: Spectrogram.num_bins].numpy()
+
+
+def _times() -> np.ndarray[Any, np.dtype[np.float64]]:
+    return spectrogram_plane().times(SAMPLE_RATE).numpy()
+
+
+@contextmanager
+def _new_folder(output: Path) -> Iterator[Path]:
+    """A folder under a temporary name, which becomes ``output`` when the block ends without an error."""
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        raise UserError(f"{output} already exists and is not an empty folder: choose another place with --output")
+    temporary = output.absolute().with_name(f".{output.absolute().name}.{os.getpid()}.part")
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        temporary.replace(output)
+    except OSError as error:
+        raise UserError(
+            f"the explanations cannot be written to {output} ({error.strerror or error}): "
+            "choose another place with --output"
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run ``audio-lrp explain``.
+
+    Args:
+        args: its arguments, without the command's name; by default the process's.
+
+    Raises:
+        UserError: as `explain`.
+        SystemExit: with code 2 after a mistake in the options, code 0 after ``--help``.
+    """
+    options = _parser().parse_args(args)
+    report = explain(
+        options.checkpoint,
+        options.paths,
+        options.output,
+        target=options.target,
+        composite=options.composite,
+        band=tuple(options.band) if options.band else None,
+    )
+    for name, reason in report.unusable.items():
+        print(f"audio-lrp: warning: {name} was left out: {reason}", file=sys.stderr)
+    for recording in report.recordings:
+        print(f"{recording.name}: {recording.prediction} ({recording.probabilities[recording.prediction]:.1%})")
+    print(f"explanations: {report.page}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="audio-lrp explain",
+        description="Explain what a trained network hears in recordings: predictions, pictures, sounds, arrays.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="WAV or FLAC files, or folders of them")
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="CKPT", help="a .ckpt file of audio-lrp fit")
+    parser.add_argument(
+        "--output", type=Path, default=Path("explanations"), metavar="FOLDER", help="a new folder (explanations)"
+    )
+    parser.add_argument(
+        "--target", default="predicted", metavar="CLASS", help="the class to explain (each window's predicted one)"
+    )
+    parser.add_argument(
+        "--composite", default=DEFAULT_COMPOSITE, metavar="NAME", help=f"the LRP preset ({DEFAULT_COMPOSITE})"
+    )
+    parser.add_argument(
+        "--band",
+        nargs=2,
+        type=float,
+        metavar=("LOWEST", "HIGHEST"),
+        help="also sounds of these frequencies alone, in Hz",
+    )
+    return parser

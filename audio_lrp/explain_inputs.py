@@ -1,0 +1,112 @@
+"""Recordings to be explained: which files there are, and the one-second windows of each."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from audio_lrp.data.representation import NUM_SAMPLES
+from audio_lrp.errors import UserError
+
+SUFFIXES = (".wav", ".flac")
+_LONGEST_NAME = 80
+
+
+@dataclass(frozen=True)
+class AudioFile:
+    """A file to be explained.
+
+    Attributes:
+        path: the file.
+        name: what it is called on the page: relative to the folder it was found in.
+        folder: name of the folder for its explanation, safe on every file system and unique.
+    """
+
+    path: Path
+    name: str
+    folder: str
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """One second of a recording.
+
+    Attributes:
+        signal: samples [8000], zero where the recording has none.
+        begin: first sample of the recording in the window.
+        length: number of the recording's samples in the window.
+        offset: where in the window they begin.
+    """
+
+    signal: NDArray[np.float32]
+    begin: int
+    length: int
+    offset: int
+
+
+def find_audio_files(paths: Sequence[Path]) -> list[AudioFile]:
+    """The files that ``paths`` stand for: files themselves, and WAV and FLAC files anywhere below folders.
+
+    Hidden files and folders are passed over, and so are files found a second time.
+
+    Raises:
+        UserError: a path does not exist, or a folder holds no WAV or FLAC file.
+    """
+    found: dict[Path, str] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = [(file, file.relative_to(path)) for file in sorted(path.rglob("*")) if file.is_file()]
+            chosen = [
+                (file, name)
+                for file, name in inside
+                if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in name.parts)
+            ]
+            if not chosen:
+                raise UserError(f"the folder {path} holds no WAV or FLAC files: name another folder, or files")
+        elif path.exists():
+            chosen = [(path, Path(path.name))]
+        else:
+            raise UserError(f"there is no file or folder {path}: name WAV or FLAC files, or folders that hold some")
+        for file, name in chosen:
+            found.setdefault(file.resolve(), str(name))
+    folders = _unique_names([Path(name).with_suffix("").as_posix() for name in found.values()])
+    return [AudioFile(path, name, folder) for (path, name), folder in zip(found.items(), folders, strict=True)]
+
+
+def _unique_names(names: Sequence[str]) -> list[str]:
+    """Names of folders: only letters, digits, dots, dashes; different also where case does not count."""
+    taken: set[str] = set()
+    unique = []
+    for name in names:
+        plain = re.sub(r"[^\w.-]+", "_", name.replace("/", "-"))[:_LONGEST_NAME].strip("._-") or "recording"
+        candidate, number = plain, 1
+        while candidate.casefold() in taken:
+            number += 1
+            candidate = f"{plain}-{number}"
+        taken.add(candidate.casefold())
+        unique.append(candidate)
+    return unique
+
+
+def windows(samples: NDArray[np.float32]) -> list[Window]:
+    """One-second windows of a recording: every half second, the last one at its end; a shorter one lies in the middle.
+
+    Args:
+        samples: the recording at 8 kHz [N], N > 0.
+
+    Example:
+        >>> [(window.begin, window.length, window.offset) for window in windows(np.ones(6000, dtype=np.float32))]
+        [(0, 6000, 1000)]
+        >>> [window.begin for window in windows(np.ones(17000, dtype=np.float32))]
+        [0, 4000, 8000, 9000]
+    """
+    length = min(len(samples), NUM_SAMPLES)
+    offset = (NUM_SAMPLES - length) // 2
+    last = len(samples) - length
+    return [
+        Window(np.pad(samples[begin : begin + length], (offset, NUM_SAMPLES - length - offset)), begin, length, offset)
+        for begin in [*range(0, last, NUM_SAMPLES // 2), last]
+    ]

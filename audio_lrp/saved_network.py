@@ -1,0 +1,133 @@
+"""A trained network with all that is needed to use it, from a checkpoint alone."""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from audio_lrp.data.representation import Representation, Spectrogram, Waveform
+from audio_lrp.data.tasks import TASKS
+from audio_lrp.errors import UserError
+from audio_lrp.models import AlexNet, AudioNet
+from audio_lrp.models.classifier import check_network
+
+DESCRIPTION: Final = "audio_lrp"
+"""Key of a checkpoint under which ``class_names`` and ``spectrogram_scale`` of the training data may stand."""
+
+_PREFIX = "network."
+"""Where :class:`~audio_lrp.models.Classifier` has its network."""
+
+
+@dataclass(frozen=True, eq=False)
+class SavedNetwork:
+    """A network out of a checkpoint.
+
+    Attributes:
+        network: the network with its trained weights, in eval mode on the CPU.
+        representation: what turns signals [B, 8000] in int16 scale into the network's inputs.
+        class_names: the classes' names in the order of their indices.
+    """
+
+    network: nn.Module
+    representation: Representation
+    class_names: tuple[str, ...]
+
+
+def load_network(checkpoint: Path) -> SavedNetwork:
+    """Rebuild the network of a checkpoint written by ``audio-lrp fit``.
+
+    The file is read as data alone: nothing in it is executed. The class that it names as the network's must be
+    importable and a :class:`torch.nn.Module`; where it names none, the shipped network whose weights have the same
+    names and shapes is taken.
+
+    Args:
+        checkpoint: the ``.ckpt`` file.
+
+    Raises:
+        UserError: the file is missing, is no such checkpoint, or names a network that cannot be made or does not fit
+            its weights.
+    """
+    content = _read(checkpoint)
+    settings = content.get("hyper_parameters")
+    if not isinstance(settings, dict) or not {"num_classes", "representation"} <= settings.keys():
+        raise UserError(
+            f"{checkpoint} does not say what network it holds: give a checkpoint that audio-lrp fit has written"
+        )
+    stored = content.get("state_dict", {})
+    weights = {name.removeprefix(_PREFIX): value for name, value in stored.items() if name.startswith(_PREFIX)}
+    description = content.get(DESCRIPTION, {})
+    num_classes = int(settings["num_classes"])
+    network = _make_network(checkpoint, settings.get("network"), num_classes, weights)
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        reason = str(error).splitlines()[-1].strip()
+        raise UserError(f"the weights in {checkpoint} do not fit {type(network).__name__}: {reason}") from error
+    representation = _make_representation(checkpoint, settings["representation"], description)
+    check_network(network, representation.shape, num_classes)
+    return SavedNetwork(network.eval(), representation, _class_names(description, num_classes))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: give the path of a .ckpt file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any possible way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be loaded as a checkpoint of weights alone ({reason[:150]})") from error
+    return content if isinstance(content, dict) else {}
+
+
+def _make_network(checkpoint: Path, named: object, num_classes: int, weights: Mapping[str, Tensor]) -> nn.Module:
+    if isinstance(named, Mapping):
+        network_class = _find_class(checkpoint, str(named.get("class_path")))
+        arguments = named.get("init_args") or {}
+        try:
+            return network_class(num_classes, **arguments)
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise UserError(
+                f"{network_class.__name__} of {checkpoint} cannot be made ({error}): "
+                "use the version of the network it was trained with"
+            ) from error
+    for shipped in (AudioNet, AlexNet):
+        network = shipped(num_classes)
+        wanted = {name: value.numel() for name, value in network.state_dict().items()}
+        if wanted == {name: value.numel() for name, value in weights.items()}:
+            return network
+    raise UserError(f"{checkpoint} does not name its network, and its weights are no shipped network's")
+
+
+def _find_class(checkpoint: Path, path: str) -> type[nn.Module]:
+    module, _, name = path.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise UserError(
+            f"the network {path} of {checkpoint} cannot be imported: "
+            "install it, or start from the folder that holds its module with PYTHONPATH=."
+        ) from error
+    # Anything callable could stand here in a file of doubtful origin.
+    if not (isinstance(found, type) and issubclass(found, nn.Module)):
+        raise UserError(f"{path}, which {checkpoint} names as its network, is not a subclass of torch.nn.Module")
+    return found
+
+
+def _make_representation(checkpoint: Path, name: object, description: Mapping[str, Any]) -> Representation:
+    if name == "waveform":
+        return Waveform()
+    if name == "spectrogram":
+        return Spectrogram(description.get("spectrogram_scale", "unit"))
+    raise UserError(f"{checkpoint} was trained on the representation {name!r}, which is not known here")
+
+
+def _class_names(description: Mapping[str, Any], num_classes: int) -> tuple[str, ...]:
+    """The names in the checkpoint; else those of the one task with so many classes; else numbers."""
+    if "class_names" in description:
+        return tuple(description["class_names"])
+    tasks = [task.classes for task in TASKS.values() if len(task.classes) == num_classes]
+    return tasks[0] if len(tasks) == 1 else tuple(str(number) for number in range(num_classes))

@@ -1,0 +1,318 @@
+"""Explaining recordings from a checkpoint alone: what is written, what is read, what is refused."""
+
+import json
+import math
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import lightning as L
+import numpy as np
+import pytest
+import soundfile
+import torch
+import torchaudio
+from torch import nn
+
+from audio_lrp.data.representation import Spectrogram, Waveform
+from audio_lrp.errors import UserError
+from audio_lrp.explain import explain, main
+from audio_lrp.explain_inputs import find_audio_files, windows
+from audio_lrp.models import AudioNet, Classifier
+from audio_lrp.saved_network import DESCRIPTION, load_network
+
+
+class WaveformNetwork(nn.Sequential):
+    """Sees whether a waveform holds a low or a high tone."""
+
+    def __init__(self, num_classes: int, channels: int = 4) -> None:
+        super().__init__(
+            nn.Conv1d(1, channels, 16, stride=8), nn.ReLU(), nn.Flatten(), nn.Linear(channels * 999, num_classes)
+        )
+
+
+class SpectrogramNetwork(nn.Sequential):
+    """The same of a spectrogram."""
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(nn.Conv2d(1, 2, 16, stride=16), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 14 * 14, num_classes))
+
+
+def tone(path: Path, seconds: float, rate: int = 8000, channels: int = 1, frequency: float = 440.0) -> Path:
+    time = np.arange(round(seconds * rate)) / rate
+    sound = 0.01 * np.sin(2 * np.pi * frequency * time + 0.1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.repeat(sound[:, None], channels, axis=1), rate)
+    return path
+
+
+def checkpoint(path: Path, network: nn.Module, representation: str, num_classes: int, **description: object) -> Path:
+    settings = {
+        "num_classes": num_classes,
+        "representation": representation,
+        "network": {"class_path": f"{__name__}.{type(network).__name__}", "init_args": {}},
+    }
+    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
+    torch.save({"hyper_parameters": settings, "state_dict": weights, DESCRIPTION: description}, path)
+    return path
+
+
+@pytest.fixture
+def waveform_checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    return checkpoint(tmp_path / "waveform.ckpt", WaveformNetwork(2), "waveform", 2, class_names=["low", "high"])
+
+
+@pytest.fixture
+def spectrogram_checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = SpectrogramNetwork(3)
+    return checkpoint(tmp_path / "spectrogram.ckpt", network, "spectrogram", 3, spectrogram_scale="decibel")
+
+
+class Links(HTMLParser):
+    """Everything a page links to, and its text."""
+
+    def __init__(self, page: Path) -> None:
+        super().__init__()
+        self.targets: list[str] = []
+        self.tags: list[str] = []
+        self.text = ""
+        self.feed(page.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs) -> None:
+        self.tags.append(tag)
+        self.targets += [value for name, value in attrs if name in ("src", "href")]
+
+    def handle_data(self, data) -> None:
+        self.text += data
+
+
+def test_a_waveform_networks_explanation_is_complete(tmp_path, waveform_checkpoint) -> None:
+    recording = tone(tmp_path / "in" / "tone.wav", 0.5)
+    report = explain(waveform_checkpoint, [recording], tmp_path / "out", band=(300, 600))
+    assert report.page == tmp_path / "out" / "index.html"
+    folder = tmp_path / "out" / "tone"
+    sounds = ["original", "positive", "negative", "positive-300-to-600-Hz", "negative-300-to-600-Hz"]
+    assert {path.name for path in folder.iterdir()} == {
+        *("explanation.json", "relevance.npz", "waveform.png", "time-frequency.png"),
+        *(f"{name}.wav" for name in sounds),
+    }
+    found = json.loads((folder / "explanation.json").read_text())
+    assert found["file"] == str(recording)
+    assert sum(found["probabilities"].values()) == pytest.approx(1, abs=1e-5)
+    assert found["prediction"] == max(found["probabilities"], key=found["probabilities"].get)
+    (window,) = found["windows"]
+    assert (window["begin_seconds"], window["end_seconds"]) == (0.0, 0.5)
+    assert window["explained_class"] == found["prediction"]
+
+    arrays = np.load(folder / "relevance.npz")
+    assert arrays["input"].shape == arrays["relevance"].shape == (1, 1, 8000)
+    assert arrays["time_frequency"].shape == (1, len(arrays["frequencies"]), len(arrays["times"])) == (1, 227, 227)
+    total = arrays["relevance"].sum()
+    assert arrays["time_frequency"].sum() == pytest.approx(total, abs=1e-5 * float(np.abs(arrays["relevance"]).sum()))
+    assert window["relevance"] == pytest.approx(total, rel=1e-5)
+    assert arrays["first_sample"].tolist() == [-2000]
+    assert (arrays["input"][0, 0, :2000] == 0).all()
+    network = load_network(waveform_checkpoint).network
+    torch.testing.assert_close(network(torch.from_numpy(arrays["input"])), torch.from_numpy(arrays["logits"]))
+
+
+def test_sounds_are_as_loud_as_the_original_and_as_long(tmp_path, waveform_checkpoint) -> None:
+    explain(waveform_checkpoint, [tone(tmp_path / "tone.wav", 0.8)], tmp_path / "out")
+    measured = []
+    for name in ("original", "positive", "negative"):
+        path = tmp_path / "out" / "tone" / f"{name}.wav"
+        details = soundfile.info(path)
+        assert (details.samplerate, details.channels, details.subtype, details.frames) == (8000, 1, "PCM_16", 6400)
+        sound = torch.from_numpy(soundfile.read(path, dtype="float32")[0])
+        assert sound.abs().max() < 1
+        measured.append(torchaudio.functional.loudness(sound[None], 8000).item())
+    assert measured == pytest.approx([measured[0]] * 3, abs=0.1)
+    assert measured[0] > -30  # the recording peaks at a hundredth of full scale
+
+
+def test_a_spectrogram_networks_explanation_needs_nothing_but_the_checkpoint(tmp_path, spectrogram_checkpoint) -> None:
+    report = explain(spectrogram_checkpoint, [tone(tmp_path / "tone.flac", 1.0)], tmp_path / "out", target="2")
+    arrays = np.load(tmp_path / "out" / "tone" / "relevance.npz")
+    assert arrays["input"].shape == arrays["relevance"].shape == (1, 1, 227, 227)
+    assert arrays["input"].min() >= -80
+    assert arrays["input"].max() == 0  # decibels, as the checkpoint says
+    assert arrays["target"].tolist() == [2]
+    assert "time_frequency" not in arrays
+    assert list(report.recordings[0].probabilities) == ["0", "1", "2"]
+    assert (tmp_path / "out" / "tone" / "positive.wav").is_file()
+
+
+@pytest.mark.parametrize(("rate", "channels"), [(48000, 1), (44100, 2), (11025, 1), (8000, 2)])
+def test_any_rate_and_number_of_channels(tmp_path, waveform_checkpoint, rate, channels) -> None:
+    explain(waveform_checkpoint, [tone(tmp_path / "tone.wav", 0.5, rate, channels)], tmp_path / "out")
+    original, _ = soundfile.read(tmp_path / "out" / "tone" / "original.wav")
+    assert len(original) == pytest.approx(4000, abs=1)
+    spectrum = np.abs(np.fft.rfft(original))
+    assert spectrum.argmax() * 8000 / len(original) == pytest.approx(440, abs=2)
+
+
+def test_long_recordings_are_explained_in_overlapping_windows(tmp_path, waveform_checkpoint) -> None:
+    explain(waveform_checkpoint, [tone(tmp_path / "tone.wav", 2.2)], tmp_path / "out")
+    folder = tmp_path / "out" / "tone"
+    found = json.loads((folder / "explanation.json").read_text())
+    seconds = [(window["begin_seconds"], window["end_seconds"]) for window in found["windows"]]
+    assert seconds == [(0.0, 1.0), (0.5, 1.5), (1.0, 2.0), (1.2, 2.2)]
+    mean = np.mean([list(window["probabilities"].values()) for window in found["windows"]], axis=0)
+    assert list(found["probabilities"].values()) == pytest.approx(list(mean), abs=1e-5)
+    assert np.load(folder / "relevance.npz")["relevance"].shape == (4, 1, 8000)
+    assert soundfile.info(folder / "003-positive.wav").frames == 8000
+    assert len(list(folder.glob("*.png"))) == 8
+
+
+@pytest.mark.parametrize("length", [1, 7999, 8000, 8001, 12000, 20001])
+def test_windows_cover_every_sample(length) -> None:
+    samples = np.arange(1, length + 1, dtype=np.float32)
+    covered = np.zeros(length)
+    for window in windows(samples):
+        part = window.signal[window.offset : window.offset + window.length]
+        np.testing.assert_array_equal(part, samples[window.begin : window.begin + window.length])
+        assert window.signal.shape == (8000,)
+        assert np.count_nonzero(window.signal) == window.length
+        covered[window.begin : window.begin + window.length] += 1
+    assert covered.min() >= 1
+    assert covered.max() <= 3
+
+
+def test_the_page_links_to_files_that_exist_and_to_nothing_else(tmp_path, waveform_checkpoint) -> None:
+    name = "<script>alert(1)</script> & $x_1$ 'ä' #1%.wav"
+    tone(tmp_path / "in" / name, 0.3)
+    tone(tmp_path / "in" / "deep" / "er" / "two.flac", 1.3)
+    explain(waveform_checkpoint, [tmp_path / "in"], tmp_path / "out")
+    page = Links(tmp_path / "out" / "index.html")
+    assert "script" not in page.tags
+    assert name in page.text
+    files = [target for target in page.targets if not target.startswith("#")]
+    assert len(files) == 2 + 2 + 3 + 2 + 2 * 5
+    for target in files:
+        assert (tmp_path / "out" / unquote(target)).is_file()
+
+
+def test_folders_are_searched_and_names_stay_unique(tmp_path) -> None:
+    for name in ("a/x.wav", "a/x.flac", "A-x.WAV", "b/.hidden/x.wav", "b/.x.wav", "b/notes.txt"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_audio_files([tmp_path, tmp_path / "a" / "x.wav"])
+    assert {file.name for file in found} == {"a/x.wav", "a/x.flac", "A-x.WAV"}
+    assert len({file.folder.lower() for file in found}) == 3
+    assert [file.folder for file in find_audio_files([tmp_path / "a" / "x.wav"])] == ["x"]
+
+
+def test_unreadable_recordings_are_left_out_and_named(tmp_path, waveform_checkpoint, capsys) -> None:
+    tone(tmp_path / "in" / "good.wav", 0.5)
+    (tmp_path / "in" / "bad.wav").write_bytes(b"RIFF....nothing")
+    main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert "bad.wav was left out" in printed.err
+    assert "good.wav: " in printed.out
+    assert str(tmp_path / "out" / "index.html") in printed.out
+    assert "bad.wav" in Links(tmp_path / "out" / "index.html").text
+
+
+def test_silence_is_explained_by_silence(tmp_path, waveform_checkpoint) -> None:
+    soundfile.write(tmp_path / "silence.wav", np.zeros(4000), 8000)
+    explain(waveform_checkpoint, [tmp_path / "silence.wav"], tmp_path / "out")
+    for name in ("original", "positive", "negative"):
+        assert not soundfile.read(tmp_path / "out" / "silence" / f"{name}.wav", dtype="int16")[0].any()
+
+
+def test_nothing_is_left_after_a_mistake(tmp_path, waveform_checkpoint) -> None:
+    before = set(tmp_path.iterdir()) | {tmp_path / "tone.wav"}
+    recording = tone(tmp_path / "tone.wav", 0.5)
+    with pytest.raises(UserError, match="proportional to the input"):
+        explain(waveform_checkpoint, [recording], tmp_path / "out", composite="epsilon_alpha2_beta1_flat")
+    assert set(tmp_path.iterdir()) == before
+
+
+def test_mistakes_are_told(tmp_path, waveform_checkpoint) -> None:
+    recording = tone(tmp_path / "tone.wav", 0.5)
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "text.wav").write_text("no sound")
+    mistakes = [
+        ({"paths": [tmp_path / "missing.wav"]}, "no file or folder"),
+        ({"paths": [tmp_path / "empty"]}, "holds no WAV or FLAC"),
+        ({"paths": [tmp_path / "text.wav"]}, "none of 1 recordings can be read"),
+        ({"checkpoint": tmp_path / "missing.ckpt"}, "there is no checkpoint"),
+        ({"checkpoint": recording}, "cannot be loaded as a checkpoint"),
+        ({"target": "middle"}, "no class 'middle'.*low, high"),
+        ({"composite": "epsilom"}, "did you mean"),
+        ({"band": (5000.0, 6000.0)}, "band"),
+        ({"output": tmp_path}, "not an empty folder"),
+        ({"output": recording / "out"}, "cannot be written"),
+    ]
+    for changed, message in mistakes:
+        arguments = {"checkpoint": waveform_checkpoint, "paths": [recording], "output": tmp_path / "out"} | changed
+        with pytest.raises(UserError, match=message):
+            explain(**arguments)
+    with pytest.raises(SystemExit) as mistake:
+        main([str(recording)])
+    assert mistake.value.code == 2
+
+
+def test_a_checkpoint_written_by_lightning_is_enough(tmp_path) -> None:
+    classifier = Classifier(AudioNet, num_classes=10, representation="waveform")
+    trainer = L.Trainer(logger=False, enable_progress_bar=False, enable_model_summary=False, accelerator="cpu")
+    trainer.strategy.connect(classifier)
+    trainer.save_checkpoint(tmp_path / "audionet.ckpt")
+    saved = load_network(tmp_path / "audionet.ckpt")
+    assert isinstance(saved.network, AudioNet)
+    assert isinstance(saved.representation, Waveform)
+    assert saved.class_names == tuple("0123456789")
+    signal = torch.randn(1, 1, 8000)
+    with torch.no_grad():
+        torch.testing.assert_close(saved.network(signal), classifier.network.eval()(signal))
+
+
+def test_a_network_with_arguments_is_made_with_them(tmp_path) -> None:
+    path = checkpoint(tmp_path / "wide.ckpt", WaveformNetwork(2, channels=6), "waveform", 2)
+    with pytest.raises(UserError, match="do not fit WaveformNetwork"):
+        load_network(path)
+    content = torch.load(path, weights_only=True)
+    content["hyper_parameters"]["network"]["init_args"] = {"channels": 6}
+    torch.save(content, path)
+    assert load_network(path).class_names == ("male", "female")
+
+
+def test_the_scale_of_spectrograms_is_the_checkpoints(tmp_path) -> None:
+    for scale in ("unit", "decibel"):
+        path = checkpoint(tmp_path / "s.ckpt", SpectrogramNetwork(5), "spectrogram", 5, spectrogram_scale=scale)
+        saved = load_network(path)
+        assert isinstance(saved.representation, Spectrogram)
+        assert saved.representation.scale == scale
+        assert saved.class_names == ("0", "1", "2", "3", "4")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"network": {"class_path": "os.system"}}, "not a subclass of torch.nn.Module"),
+        ({"network": {"class_path": "subprocess.Popen"}}, "not a subclass of torch.nn.Module"),
+        ({"network": {"class_path": "no_such_package.Network"}}, "cannot be imported"),
+        ({"network": {"class_path": "Network"}}, "cannot be imported"),
+        ({"network": {"class_path": "torch.nn.Bilinear"}}, "cannot be made"),
+        ({"network": None}, "no shipped network's"),
+        ({"representation": "cepstrum"}, "'cepstrum'"),
+        (None, "does not say what network it holds"),
+    ],
+)
+def test_doubtful_checkpoints_are_refused(tmp_path, waveform_checkpoint, settings, message) -> None:
+    content = torch.load(waveform_checkpoint, weights_only=True)
+    if settings is None:
+        del content["hyper_parameters"]
+    else:
+        content["hyper_parameters"] |= settings
+    torch.save(content, tmp_path / "doubtful.ckpt")
+    with pytest.raises(UserError, match=message):
+        load_network(tmp_path / "doubtful.ckpt")
+
+
+def test_checkpoints_that_would_run_code_are_refused(tmp_path) -> None:
+    torch.save({"hyper_parameters": math.sin, "state_dict": {}}, tmp_path / "hostile.ckpt")
+    with pytest.raises(UserError, match="weights alone"):
+        load_network(tmp_path / "hostile.ckpt")
