@@ -5,9 +5,18 @@ import pytest
 import torch
 from torch import nn
 from zennit.core import Composite
-from zennit.rules import AlphaBeta, Epsilon, Flat, Gamma, ZBox, ZPlus
 
-from audio_lrp.attribution import PRESETS, attribute, composite_by_name
+from audio_lrp.attribution import (
+    PRESETS,
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    ZBox,
+    ZPlus,
+    attribute,
+    composite_by_name,
+)
 from audio_lrp.errors import UserError
 
 STABILIZER = 1e-6
@@ -59,7 +68,12 @@ def _alpha2_beta1(x, weight, bias, relevance):
     return _alpha_beta(x, weight, bias, relevance, 2, 1)
 
 
+def _lrp0(x, weight, bias, relevance):
+    return x * (weight.T @ (relevance / (weight @ x + bias)))
+
+
 RULES = {  # first convolution, second convolution, dense
+    "lrp0": (_lrp0, _lrp0, _lrp0),
     "epsilon": (_epsilon, _epsilon, _epsilon),
     "epsilon_plus": (_plus, _plus, _epsilon),
     "epsilon_alpha2_beta1": (_alpha2_beta1, _alpha2_beta1, _epsilon),

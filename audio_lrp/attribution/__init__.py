@@ -1,6 +1,29 @@
 """Layer-wise Relevance Propagation for any ``torch.nn.Module``: rules, composites and the attribution call."""
 
 from audio_lrp.attribution.attribute import Explanation, attribute
+from audio_lrp.attribution.canonizers import MergeBatchNorm
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, PRESETS, composite_by_name
+from audio_lrp.attribution.conservation import Conservation, LayerAccount
+from audio_lrp.attribution.rule_map import RuleMap
+from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
 
-__all__ = ["DEFAULT_COMPOSITE", "PRESETS", "Explanation", "attribute", "composite_by_name"]
+__all__ = [
+    "DEFAULT_COMPOSITE",
+    "PRESETS",
+    "AlphaBeta",
+    "Conservation",
+    "Epsilon",
+    "Explanation",
+    "Flat",
+    "Gamma",
+    "LayerAccount",
+    "MergeBatchNorm",
+    "Pass",
+    "Rule",
+    "RuleMap",
+    "WSquare",
+    "ZBox",
+    "ZPlus",
+    "attribute",
+    "composite_by_name",
+]

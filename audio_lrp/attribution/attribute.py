@@ -1,61 +1,73 @@
 """The attribution call: which parts of an input made the network say what it says."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from zennit.core import Composite
 
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, Bounds, composite_by_name
+from audio_lrp.attribution.conservation import Conservation, LayerAccount, joined
 from audio_lrp.attribution.coverage import Coverage, watched
+from audio_lrp.attribution.graph import Graph
 from audio_lrp.attribution.guard import guarded, precision
+from audio_lrp.attribution.seed import Seed, Target, check_request, start
 from audio_lrp.errors import UserError
-
-_INDEX_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 @dataclass(frozen=True, eq=False)
 class Explanation:
-    """Relevance of every input value for one class per sample.
+    """Relevance of every input value.
 
     Attributes:
-        relevance: what each input value contributed to the target's logit, in logits, same shape as the input
-            [B, ...]; positive: it spoke for the target, negative: against it.
+        relevance: what each input value contributed to what was explained, in its units (logits), same shape as the
+            input [B, ...]; for all classes [B, C, ...]. Positive: it spoke for the target, negative: against it.
         output: the network's logits in eval mode [B, C].
-        target: class explained, int64 [B].
+        target: what was explained: the class of each sample, int64 [B]; for all classes, int64 [B, C]; or the output
+            weights that were given [B, C].
         composite: name of the composite whose rules were used.
+        conservation: what became of the relevance on its way, layer by layer.
+        modified_gradient: relevance divided by the input, without the rounding of a division, 0 where the input is 0,
+            same shape as the relevance; None where the first layer's rule (flat, w-square, z-box) shares relevance
+            out regardless of the input, or is not ours.
     """
 
     relevance: Tensor
     output: Tensor
     target: Tensor
     composite: str
+    conservation: Conservation
+    modified_gradient: Tensor | None = None
 
 
 def attribute(
     model: nn.Module,
     input: Tensor,  # noqa: A002 (torch's own name for it)
-    target: Literal["predicted"] | Tensor = "predicted",
+    target: Target = "predicted",
     composite: str | Composite = DEFAULT_COMPOSITE,
     *,
+    seed: Seed = "logit",
     bounds: Bounds | None = None,
     chunk_size: int = 16,
 ) -> Explanation:
     """Explain a network's decisions by Layer-wise Relevance Propagation (Bach et al., 2015).
 
-    The relevance that starts at the output is the target's logit; each layer hands it down by the rule that the
-    composite gives it. Works in fit, validate, test and predict alike, under ``torch.inference_mode``,
-    ``torch.no_grad`` and autocast, and leaves the model as it was (see `audio_lrp.attribution.guard`).
+    Relevance starts at the output; each layer hands it down by the rule that the composite gives it. Works in fit,
+    validate, test and predict alike, under ``torch.inference_mode``, ``torch.no_grad`` and autocast, and leaves the
+    model as it was (see `audio_lrp.attribution.guard`).
 
     Args:
         model: network that maps the input to logits [B, C]; may be compiled or wrapped for data parallelism.
         input: [B, ...], floating-point, on the network's device.
-        target: class index of each sample, integer [B]; or ``"predicted"``, the class of the largest logit.
-        composite: name of a preset (see `composite_by_name`) or a zennit composite.
+        target: class index of each sample, integer [B]; ``"predicted"``, the class of the largest logit; ``"all"``,
+            every class, in one pass; or output weights, floating-point [B, C], to explain a sum of outputs.
+        composite: name of a preset (see `composite_by_name`) or a zennit composite, such as a `RuleMap`.
+        seed: relevance that the target starts with: ``"logit"``, its logit; ``"one"``, 1; ``"difference"``, its logit,
+            and minus the logit of the runner-up (the largest other one), which explains why it is not that class.
         bounds: lowest and highest value the input can take, for the z-box rule of ``epsilon_gamma_box``;
             None: the extremes of this input.
-        chunk_size: how many samples are explained at once; bounds the memory, does not change the result.
+        chunk_size: how many maps (samples times classes) are made at once; bounds the memory, not the result.
 
     Returns:
         The explanation, in the network's precision (float32; float64 for a float64 network).
@@ -73,55 +85,94 @@ def attribute(
         [3.0, 1.0]
     """
     _check_input(model, input, chunk_size)
-    check_target(target, len(input))
+    check_request(target, seed, len(input))
     name = composite if isinstance(composite, str) else type(composite).__name__
     if isinstance(composite, str):
         if bounds is None:
             bounds = (input.min().item(), input.max().item())
         composite = composite_by_name(composite, bounds)
 
-    relevances, outputs, targets = [], [], []
+    parts: list[Explanation] = []
     with guarded(model, composite) as network:
-        for start in range(0, len(input), chunk_size):
-            part = slice(start, start + chunk_size)
+        names = {module: path for path, module in network.named_modules()}
+        begin = 0
+        while begin < len(input):
+            part = slice(begin, begin + _samples(target, chunk_size, parts))
             chunk = input[part].detach().to(precision(network)).clone().requires_grad_()
             coverage = Coverage(network, composite, name)
             with watched(network, coverage):
-                output = network(chunk)
+                output = network(chunk.view_as(chunk))  # torch's FLOP counter fails on leaves of the graph
             _check_output(output, len(chunk))
             coverage.verify(output)
-            chosen = output.argmax(dim=1) if isinstance(target, str) else target[part].to(output.device).long()
-            check_target(chosen, len(chunk), output.shape[1])
-            relevances.append(_relevance(output, chosen, chunk))
-            outputs.append(output.detach())
-            targets.append(chosen)
-        return Explanation(torch.cat(relevances), torch.cat(outputs), torch.cat(targets), name)
+            relevance, explained = start(output, target[part] if isinstance(target, Tensor) else target, seed)
+            parts.append(_explain(chunk, output, relevance, explained, name, names))
+            begin = part.stop
+        return _joined(parts)
 
 
-def check_target(target: str | Tensor, batch_size: int, num_classes: int | None = None) -> None:
-    """Refuse anything but ``"predicted"`` or an integer tensor [batch_size] of classes below ``num_classes``.
+def _samples(target: Target, chunk_size: int, done: Sequence[Explanation]) -> int:
+    """How many samples to explain next; one at first if each will need as many maps as there are classes."""
+    if not (isinstance(target, str) and target == "all"):
+        return chunk_size
+    return max(1, chunk_size // done[0].output.shape[1]) if done else 1
 
-    Raises:
-        UserError: says what was expected and what came.
+
+def _explain(
+    chunk: Tensor, output: Tensor, relevance: Tensor, target: Tensor, composite: str, names: dict[nn.Module, str]
+) -> Explanation:
+    """Hand relevance down: with the rules registered, autograd carries it instead of a gradient.
+
+    Args:
+        chunk: input [B, ...], a leaf of the graph.
+        output: logits [B, C].
+        relevance: where it starts [B, C], or for all classes [C, B, C].
+        target: see `Explanation`.
+        composite: its name.
+        names: the modules' names, in the network's order.
     """
-    if isinstance(target, str):
-        if target != "predicted":
-            raise UserError(f"unknown target {target!r}: pass 'predicted' or the class index of each sample")
-        return
-    if not isinstance(target, Tensor) or target.dtype not in _INDEX_TYPES:
-        kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
-        raise UserError(f"target holds {kind}: pass an integer tensor with the class index of each sample")
-    if target.shape != (batch_size,):
-        raise UserError(f"target has shape {list(target.shape)}: pass one class index per sample, shape [{batch_size}]")
-    if num_classes is not None and len(outside := target[(target < 0) | (target >= num_classes)]):
-        raise UserError(f"target {outside[0].item()} does not exist: the network has classes 0 to {num_classes - 1}")
+    graph = Graph(output)
+    order = {module: position for position, module in enumerate(names)}
+    layers = sorted(graph.layers, key=lambda layer: order[layer.rule.module])
+    for layer in layers:
+        layer.wants_account = True
+    wanted = [chunk, *(layer.account for layer in layers)]
+    entry = graph.entry(chunk)
+    if proportional := entry is not None and entry.rule.proportional:
+        entry.wants_quotient = True
+        wanted.append(entry.quotient)
+    every_class = relevance.dim() == 3
+    found = torch.autograd.grad(output, wanted, relevance, is_grads_batched=every_class)
+    if every_class:  # the class comes after the sample
+        found = tuple(value.transpose(0, 1) for value in found)
+        relevance = relevance.transpose(0, 1)
+    lower, accounts = found[0], found[1 : 1 + len(layers)]
+    conservation = Conservation(
+        relevance.sum(dim=-1).double(),
+        lower.sum(dim=tuple(range(relevance.dim() - 1, lower.dim()))).double(),
+        tuple(
+            LayerAccount(
+                names[layer.rule.module],
+                type(layer.rule.module).__name__,
+                type(layer.rule).__name__,
+                *account.unbind(dim=-1),
+            )
+            for layer, account in zip(layers, accounts, strict=True)
+        ),
+    )
+    quotient = found[-1].reshape(lower.shape) if proportional else None
+    return Explanation(lower, output.detach(), target, composite, conservation, quotient)
 
 
-def _relevance(output: Tensor, target: Tensor, chunk: Tensor) -> Tensor:
-    """Relevance of the chunk [B, ...]: with the hooks registered, autograd carries it down instead of a gradient."""
-    seed = torch.zeros_like(output).scatter_(1, target[:, None], output.detach().gather(1, target[:, None]))
-    (relevance,) = torch.autograd.grad(output, chunk, grad_outputs=seed)
-    return relevance
+def _joined(parts: Sequence[Explanation]) -> Explanation:
+    quotients = [part.modified_gradient for part in parts if part.modified_gradient is not None]
+    return Explanation(
+        torch.cat([part.relevance for part in parts]),
+        torch.cat([part.output for part in parts]),
+        torch.cat([part.target for part in parts]),
+        parts[0].composite,
+        joined([part.conservation for part in parts]),
+        torch.cat(quotients) if quotients else None,
+    )
 
 
 def _check_input(model: nn.Module, value: Tensor, chunk_size: int) -> None:
@@ -133,7 +184,7 @@ def _check_input(model: nn.Module, value: Tensor, chunk_size: int) -> None:
     if value.device != device:
         raise UserError(f"input lies on {value.device} but the network on {device}: move one of them to the other")
     if chunk_size < 1:
-        raise UserError(f"chunk_size is {chunk_size}: pass the number of samples to explain at once, 1 or more")
+        raise UserError(f"chunk_size is {chunk_size}: pass the number of maps to make at once, 1 or more")
 
 
 def _check_output(output: object, batch_size: int) -> None:

@@ -1,22 +1,21 @@
 """Refuse networks whose relevance would be silently wrong."""
 
-import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.autograd.graph import Node
 from zennit.core import Composite
-from zennit.rules import Pass
+from zennit.rules import Pass as StockPass
 from zennit.types import BatchNorm, Convolution, Linear
 
+from audio_lrp.attribution.graph import operation
+from audio_lrp.attribution.rules import Pass
 from audio_lrp.errors import UserError
 
 # Operations that may stand between the rules because their gradient carries relevance as it should: they move values
 # without changing them, or choose between them. Everything else (sums, products, normalisations) needs a rule.
-# Named as autograd names them, without "Backward" and the overload's number.
 _NEEDS_NO_RULE = frozenset(
     {
         *("torch::autograd::AccumulateGrad", "BackwardHookFunction"),
@@ -58,7 +57,7 @@ class Coverage:
             return
         if isinstance(module, nn.MultiheadAttention):  # zennit counts it among the elementwise activations
             raise UserError(f"no rule of {self._composite} covers {place}: replace it, or give it a rule of its own")
-        if module in self._entries and type(self._rules[module]) is not Pass:
+        if module in self._entries and not isinstance(self._rules[module], Pass | StockPass):
             raise UserError(
                 f"{place} is used more than once in a forward pass, which LRP rules cannot tell apart: "
                 "give each use its own module"
@@ -91,18 +90,17 @@ class Coverage:
                 todo += [(entry, None) for entry in self._crossings[node]]
                 continue
             module = self._owners.get(node, module)
-            operation = re.sub(r"(Backward\d*)+$", "", node.name())
-            if operation not in _NEEDS_NO_RULE:
-                self._refuse(operation, module)
+            if operation(node) not in _NEEDS_NO_RULE:
+                self._refuse(operation(node), module)
             todo += [(following, module) for following, _ in node.next_functions if following is not None]
 
-    def _refuse(self, operation: str, module: nn.Module | None) -> None:
+    def _refuse(self, name: str, module: nn.Module | None) -> None:
         place = "a function in the network's forward" if module is None else self._place(module)
-        if "Softmax" in operation:
+        if "Softmax" in name:
             mend = "LRP explains logits, so let the network return what comes before the softmax"
         else:
             mend = "replace it by a layer that has a rule, or pass a zennit composite with a rule for it"
-        raise UserError(f"no rule of {self._composite} covers {place} (operation {operation}): {mend}")
+        raise UserError(f"no rule of {self._composite} covers {place} (operation {name}): {mend}")
 
     def _place(self, module: nn.Module) -> str:
         name = self._names[module]
@@ -130,11 +128,14 @@ def _nodes(values: tuple[Any, ...]) -> list[Node]:
 
 def _is_identity(norm: Any) -> bool:
     """Whether a batch normalisation changes nothing in eval mode, as after merging it into the layer before."""
-    neutral = {"running_mean": 0.0, "running_var": 1.0, "weight": 1.0, "bias": 0.0}
-    tensors = {name: getattr(norm, name) for name in neutral}
-    if tensors["running_mean"] is None or tensors["running_var"] is None:
+    if norm.running_mean is None or norm.running_var is None:
         return False  # normalises by the batch's own statistics
-    return all(value is None or bool(torch.all(value == neutral[name])) for name, value in tensors.items())
+    return (
+        not norm.running_mean.any()
+        and bool(((norm.running_var - 1).abs() <= norm.eps).all())  # zennit 0.5.1 forgets about eps
+        and (norm.weight is None or bool((norm.weight == 1).all()))
+        and (norm.bias is None or not norm.bias.any())
+    )
 
 
 def _check_layer(layer: Any, place: str, value: Tensor) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from audio_lrp.attribution.attribute import check_target
+from audio_lrp.attribution.seed import check_target
 from audio_lrp.attribution.guard import guarded, precision
 from audio_lrp.errors import UserError
 

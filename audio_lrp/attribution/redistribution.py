@@ -1,0 +1,290 @@
+"""The engine below every rule: what a rule declares, and the one backward pass that carries it out.
+
+Relevance travels through autograd in the place of gradients, as in zennit, so that rules of both mix freely. A layer's
+forward value is left as it is, to the bit. In the backward pass the relevance of the outputs is divided by what the
+rule takes for their pre-activations and carried to the inputs by the transposed layer: nothing is computed twice, and
+what is computed once serves all classes (``torch.autograd.grad(..., is_grads_batched=True)``).
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from audio_lrp.attribution.operators import Operator
+
+if TYPE_CHECKING:
+    from audio_lrp.attribution.rules import Rule
+
+Part = Callable[[Tensor], Tensor]
+"""Makes what a rule works with out of a layer's input, weight or bias."""
+
+
+def whole(value: Tensor) -> Tensor:
+    """The values as they are."""
+    return value
+
+
+def positive(value: Tensor) -> Tensor:
+    """The positive values, zero elsewhere."""
+    return value.clamp(min=0)
+
+
+def negative(value: Tensor) -> Tensor:
+    """The negative values, zero elsewhere."""
+    return value.clamp(max=0)
+
+
+@dataclass(frozen=True)
+class Constant:
+    """The same value everywhere, for every sample."""
+
+    value: float
+
+    def __call__(self, like: Tensor) -> Tensor:
+        """One sample of the constant, which broadcasts over the batch."""
+        return torch.full_like(like[:1], self.value)
+
+
+@dataclass(frozen=True)
+class Term:
+    """A part of the input mapped by a part of the weights.
+
+    Attributes:
+        input: part of the input, or what takes its place.
+        weight: part of the weights.
+        bias: part of the bias that this map includes; None: none.
+        sign: 1.0 or -1.0, with which the map enters the sum.
+    """
+
+    input: Part
+    weight: Part
+    bias: Part | None = None
+    sign: float = 1.0
+
+
+LAYER = (Term(whole, whole, whole),)
+"""The layer's own map, whose pre-activations are its output."""
+
+
+@dataclass(frozen=True)
+class Share:
+    """A share of each output's relevance, handed to the inputs in proportion to their contributions.
+
+    If input i contributes ``c_ij`` to ``p_j = sum_i c_ij + bias_j``, summed over the terms, it is given
+    ``fraction * sum_j c_ij R_j / (p_j + stabilizer * sign(p_j))``.
+
+    Attributes:
+        terms: the maps whose sum is p.
+        fraction: how much of the relevance is handed out; negative: with its sign turned.
+        outputs: `positive` or `negative`: only outputs of this sign hand out this share (zero counts as positive);
+            `whole`: all outputs.
+        sign: `positive` or `negative`: no p has another sign, whatever the input; `whole`: p may have any.
+    """
+
+    terms: tuple[Term, ...]
+    fraction: float = 1.0
+    outputs: Part = whole
+    sign: Part = whole
+
+
+def simplified(shares: Sequence[Share], nonnegative: bool, rectified: bool) -> list[Share]:
+    """The same shares without the terms that are zero.
+
+    Args:
+        shares: as the rule declares them.
+        nonnegative: no input is below zero.
+        rectified: no output below zero has relevance.
+    """
+    kept = []
+    for share in shares:
+        if rectified and share.outputs is negative:
+            continue
+        terms = share.terms
+        if nonnegative:
+            terms = tuple(
+                replace(term, input=whole) if term.input is positive else term
+                for term in terms
+                if term.input is not negative
+            )
+        kept.append(replace(share, terms=terms, outputs=whole if rectified else share.outputs))
+    return kept
+
+
+def stabilized(value: Tensor, stabilizer: float, sign: Part) -> Tensor:
+    """``value + stabilizer * sign(value)``, in place where the sign is known; zero counts as positive."""
+    if sign is positive:
+        return value.add_(stabilizer)
+    if sign is negative:
+        return value.sub_(stabilizer)
+    return value + torch.copysign(value.new_tensor(stabilizer), value)
+
+
+class Redistribution(torch.autograd.Function):
+    """Returns a layer's output and, in the backward pass, hands its relevance to the input by a rule.
+
+    Two stand-ins take part in the graph besides the input. What autograd takes for their gradients are by-products of
+    the backward pass, made only where ``wants_account`` or ``wants_quotient`` is set on the node of the graph: for
+    ``account`` [B, 4] the relevance that came in, went to the inputs, to the bias and to the stabilizer; for
+    ``quotient``, shaped like the input, relevance divided by input, 0 where the input is 0.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        output: Tensor,
+        input: Tensor,  # noqa: A002
+        account: Tensor,
+        quotient: Tensor,
+        rule: "Rule",
+        operator: Operator,
+    ) -> Tensor:
+        """Return ``output`` itself."""
+        ctx.rule, ctx.operator, ctx.account, ctx.quotient = rule, operator, account, quotient
+        ctx.nonnegative = rule.nonnegative and operator.weight is None
+        ctx.rectified = ctx.wants_account = ctx.wants_quotient = False  # until the whole graph is known
+        shares = rule.shares()
+        memory = None
+        if any(share.terms == LAYER for share in shares):
+            memory = stabilized(output, rule.stabilizer, whole)
+        elif any(share.outputs is not whole for share in shares):
+            memory = output < 0
+        ctx.save_for_backward(input, memory)
+        ctx.mark_dirty(output)  # returned as it is, without a copy; what follows may change it in place
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        """Relevance of the input, and the by-products asked for."""
+        (upper,) = gradients
+        input, memory = ctx.saved_tensors  # noqa: A001
+        rule, operator = ctx.rule, ctx.operator
+        if not rule.active:  # inside zennit's Composite.inactive(): the plain gradient
+            return None, operator.transpose(input, operator.weight, upper), None, None, None, None
+        flow = _Flow(operator, input, upper, rule.stabilizer, ctx.wants_account)
+        for share in simplified(rule.shares(), rule.nonnegative, ctx.rectified):
+            flow.hand_out(share, memory)
+        quotient = flow.quotient() if rule.proportional else None
+        lower = flow.lower() if quotient is None else input * quotient
+        account = flow.account(lower) if ctx.wants_account else None
+        if quotient is not None:
+            quotient = torch.where(input == 0, 0.0, quotient) if ctx.wants_quotient else None
+        return None, lower, account, quotient, None, None
+
+
+class PassThrough(torch.autograd.Function):
+    """Returns a layer's output and, in the backward pass, hands its relevance to the input unchanged."""
+
+    @staticmethod
+    def forward(ctx: Any, output: Tensor, input: Tensor, rectifies: bool) -> Tensor:  # noqa: A002, ARG004
+        """Return ``output`` itself; ``rectifies``: it is zero wherever the input is below zero, and never negative."""
+        ctx.rectifies = ctx.nonnegative = rectifies
+        ctx.mark_dirty(output)
+        return output
+
+    @staticmethod
+    def backward(ctx: Any, *relevance: Tensor) -> Any:  # noqa: ARG004
+        """The same relevance for the input."""
+        return None, relevance[0], None
+
+
+class _Flow:
+    """Relevance on its way through one layer.
+
+    Args:
+        operator: the layer.
+        input: its input [B, ...].
+        upper: relevance of its outputs [B, ...].
+        stabilizer: added to pre-activations, away from zero.
+        keeps_account: whether to count what bias and stabilizer take.
+    """
+
+    def __init__(
+        self,
+        operator: Operator,
+        input: Tensor,  # noqa: A002
+        upper: Tensor,
+        stabilizer: float,
+        keeps_account: bool,
+    ) -> None:
+        self._operator, self._input, self._upper = operator, input, upper
+        self._stabilizer, self._keeps_account = stabilizer, keeps_account
+        self._carried: dict[Part, Tensor] = {}  # for each part of the input: relevance per unit of it
+        self._to_bias = self._to_stabilizer = upper.new_zeros(())
+
+    def hand_out(self, share: Share, memory: Tensor | None) -> None:
+        """Carry one share down; ``memory`` is what the forward pass kept of the output."""
+        operator = self._operator
+        weights = [None if operator.weight is None else term.weight(operator.weight) for term in share.terms]
+        if share.terms == LAYER and memory is not None:
+            denominator = memory
+        else:
+            denominator = stabilized(self._preactivation(share.terms, weights), self._stabilizer, share.sign)
+        upper = self._upper if share.fraction == 1 else share.fraction * self._upper
+        if share.outputs is not whole and memory is not None:
+            upper = torch.where(memory if share.outputs is negative else ~memory, upper, 0.0)
+        normalised = upper / denominator
+        if self._stabilizer == 0:  # an output of zero has no contributions to go by
+            normalised = torch.where(denominator == 0, 0.0, normalised)
+        for term, weight in zip(share.terms, weights, strict=True):
+            carried = operator.transpose(self._input, weight, normalised)
+            self._carried[term.input] = _plus(self._carried.get(term.input), term.sign, carried)
+        if self._keeps_account:
+            self._count(share, upper, denominator, normalised)
+
+    def _preactivation(self, terms: Sequence[Term], weights: Sequence[Tensor | None]) -> Tensor:
+        total: Tensor | None = None
+        for term, weight in zip(terms, weights, strict=True):
+            bias = None if term.bias is None or self._operator.bias is None else term.bias(self._operator.bias)
+            value = self._operator.apply(term.input(self._input), weight, bias)
+            total = _plus(total, term.sign, value)
+        assert total is not None
+        return total
+
+    def _count(self, share: Share, upper: Tensor, denominator: Tensor, normalised: Tensor) -> None:
+        """Add to what bias and stabilizer have taken, from what each unit of the denominators stands for."""
+        axis = self._operator.channel_axis % normalised.dim()
+        others = [other for other in range(1, normalised.dim()) if other != axis]
+        channels = (normalised.sum(dim=others) if others else normalised).double()
+        for term in share.terms:
+            if term.bias is not None and self._operator.bias is not None:
+                self._to_bias = self._to_bias + term.sign * (channels @ term.bias(self._operator.bias).double())
+        if self._stabilizer == 0:
+            taken = _per_sample(torch.where(denominator == 0, upper, 0.0))
+        elif share.sign is whole:
+            taken = _per_sample(normalised * torch.copysign(denominator.new_tensor(self._stabilizer), denominator))
+        else:
+            taken = channels.sum(dim=1) * (self._stabilizer if share.sign is positive else -self._stabilizer)
+        self._to_stabilizer = self._to_stabilizer + taken
+
+    def quotient(self) -> Tensor:
+        """Relevance of each input value divided by it, for rules that share out in proportion to the input."""
+        carried = self._carried
+        if whole in carried:
+            return carried[whole]
+        return torch.where(self._input < 0, carried[negative], carried[positive])
+
+    def lower(self) -> Tensor:
+        """Relevance of each input value."""
+        parts = [part(self._input) * carried for part, carried in self._carried.items()]
+        return torch.stack(parts).sum(dim=0) if len(parts) > 1 else parts[0]
+
+    def account(self, lower: Tensor) -> Tensor:
+        """Relevance that came in, went to the inputs, the bias and the stabilizer, for each sample [B, 4], float64."""
+        came = _per_sample(self._upper)
+        amounts = (came, _per_sample(lower), self._to_bias.expand_as(came), self._to_stabilizer.expand_as(came))
+        return torch.stack(amounts, dim=1)
+
+
+def _plus(total: Tensor | None, sign: float, value: Tensor) -> Tensor:
+    """``total + sign * value``, without a pass over memory that is not needed."""
+    if total is None:
+        return value if sign > 0 else -value
+    return torch.add(total, value, alpha=sign)
+
+
+def _per_sample(value: Tensor) -> Tensor:
+    """Sum over everything but the sample; converted afterwards, for float64 copies of activations cost too much."""
+    return value.sum(dim=tuple(range(1, value.dim()))).double()

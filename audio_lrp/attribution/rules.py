@@ -1,0 +1,330 @@
+"""The rules of Layer-wise Relevance Propagation, declared as data for one engine.
+
+Notation: a layer has inputs ``x_i``, weights ``w_ij``, biases ``b_j`` and outputs ``z_j = sum_i x_i w_ij + b_j``;
+``R_j`` is the relevance of an output, ``R_i`` of an input; ``v+ = max(v, 0)``, ``v- = min(v, 0)``. Every denominator
+is moved away from zero by ``stabilizer``. With ``bias="absorb"`` biases take their part of the relevance, with
+``bias="ignore"`` they are left out of the denominators and inputs get all of it.
+
+All rules are `zennit.core.Hook` objects and may be used in any zennit composite, beside zennit's own rules.
+"""
+
+import math
+from dataclasses import KW_ONLY, dataclass, field, replace
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+from zennit.core import Hook, RemovableHandle, RemovableHandleList
+
+from audio_lrp.attribution.graph import is_nonnegative
+from audio_lrp.attribution.operators import operator_of
+from audio_lrp.attribution.redistribution import (
+    LAYER,
+    Constant,
+    Part,
+    PassThrough,
+    Redistribution,
+    Share,
+    Term,
+    negative,
+    positive,
+    whole,
+)
+from audio_lrp.errors import UserError
+
+
+@dataclass(eq=False)
+class Rule(Hook):  # type: ignore[misc]
+    """What all rules have in common: how they take hold of a layer.
+
+    Attributes:
+        stabilizer: moves denominators away from zero; not negative.
+        bias: whether biases take relevance (``"absorb"``) or are left out of the denominators (``"ignore"``).
+        proportional: whether inputs of zero get no relevance, whatever the layer.
+        module: the layer a registered rule works for.
+        nonnegative: whether no input of the layer was below zero in the last forward pass, as its graph proves.
+    """
+
+    proportional: ClassVar[bool] = True
+
+    _: KW_ONLY
+    stabilizer: float = 1e-6
+    bias: Literal["absorb", "ignore"] = "absorb"
+    module: nn.Module | None = field(default=None, init=False, repr=False)
+    nonnegative: bool = field(default=False, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        super().__init__()
+        if not 0 <= self.stabilizer < float("inf"):
+            raise UserError(f"stabilizer of {type(self).__name__} is {self.stabilizer}: pass 0 or a small number above")
+        if self.bias not in ("absorb", "ignore"):
+            raise UserError(f"bias of {type(self).__name__} is {self.bias!r}: pass 'absorb' or 'ignore'")
+
+    def shares(self) -> tuple[Share, ...]:
+        """The rule itself, as data."""
+        raise NotImplementedError
+
+    def bias_part(self, part: Part) -> Part | None:
+        """The part of the bias that takes relevance."""
+        return part if self.bias == "absorb" else None
+
+    def copy(self) -> "Rule":
+        """A rule with the same parameters, for another layer."""
+        return replace(self)
+
+    def register(self, module: nn.Module) -> RemovableHandleList:
+        """Take hold of a layer.
+
+        Raises:
+            UserError: the layer is of a kind that no rule of ours covers.
+        """
+        operator_of(module)
+        self.module = module
+        return RemovableHandleList(
+            [
+                RemovableHandle(self),
+                module.register_forward_pre_hook(self.pre_forward),
+                module.register_forward_hook(self.post_forward),
+            ]
+        )
+
+    def remove(self) -> None:
+        """Let go of the layer and of everything remembered of its last forward pass."""
+        super().remove()
+        self.module = None
+
+    def pre_forward(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Let the layer run by itself: its own graph is not needed."""
+        self.stored_tensors["input"] = args[0]
+        return (args[0].detach(), *args[1:])
+
+    def post_forward(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Tie the layer's output to its input by the rule."""
+        value = self.stored_tensors.pop("input")
+        if not value.requires_grad:
+            return output
+        self.nonnegative = is_nonnegative(value)
+        account = value.new_zeros((len(value), 4), dtype=torch.float64, requires_grad=True)
+        quotient = value.detach().requires_grad_()  # only its shape counts
+        tied: Tensor = Redistribution.apply(  # type: ignore[no-untyped-call]
+            output.detach(), value, account, quotient, self, operator_of(module)
+        )
+        return tied
+
+
+@dataclass(eq=False)
+class Epsilon(Rule):
+    """Epsilon rule: ``R_i = sum_j x_i w_ij R_j / (z_j + epsilon sign(z_j))``.
+
+    With ``epsilon=0`` this is LRP-0. Average pooling and sums may have it as well. Source: Bach et al., 2015,
+    doi:10.1371/journal.pone.0130140, eq. 58.
+
+    Attributes:
+        epsilon: takes relevance where outputs are small; in the units of the outputs.
+
+    Example:
+        >>> Epsilon(epsilon=0.01)
+        Epsilon(bias='absorb', epsilon=0.01)
+    """
+
+    stabilizer: float = field(default=1e-6, init=False, repr=False)
+    epsilon: float = 1e-6
+
+    def __post_init__(self) -> None:
+        self.stabilizer = self.epsilon
+        super().__post_init__()
+
+    def shares(self) -> tuple[Share, ...]:
+        """All contributions alike."""
+        return (Share(LAYER if self.bias == "absorb" else (Term(whole, whole),)),)
+
+
+@dataclass(eq=False)
+class AlphaBeta(Rule):
+    """Alpha-beta rule: ``R_i = sum_j (alpha (x_i w_ij)+ / p+_j - beta (x_i w_ij)- / p-_j) R_j``.
+
+    ``p+_j = sum_i (x_i w_ij)+ + b_j+`` gathers what speaks for an output, ``p-_j = sum_i (x_i w_ij)- + b_j-`` what
+    speaks against it. Source: Bach et al., 2015, doi:10.1371/journal.pone.0130140, eq. 60.
+
+    Attributes:
+        alpha: weight of what speaks for an output.
+        beta: weight of what speaks against it, not negative; ``alpha - beta`` is 1.
+
+    Example:
+        >>> [share.fraction for share in AlphaBeta(alpha=2, beta=1).shares()]
+        [2, -1]
+    """
+
+    alpha: float = 2.0
+    beta: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.beta < 0 or not math.isclose(self.alpha - self.beta, 1):
+            raise UserError(
+                f"alpha is {self.alpha} and beta {self.beta}: the rule needs alpha - beta = 1 and beta of at least 0"
+            )
+
+    def shares(self) -> tuple[Share, ...]:
+        """What speaks for an output and, unless beta is 0, what speaks against it."""
+        speaks_for = Share(self._contributions(positive, negative), self.alpha, sign=positive)
+        speaks_against = Share(self._contributions(negative, positive), -self.beta, sign=negative)
+        return (speaks_for, speaks_against) if self.beta else (speaks_for,)
+
+    def _contributions(self, sign: Part, opposite: Part) -> tuple[Term, ...]:
+        return (Term(positive, sign, self.bias_part(sign)), Term(negative, opposite))
+
+
+@dataclass(eq=False)
+class ZPlus(Rule):
+    """Z-plus rule: ``R_i = sum_j (x_i w_ij)+ / p+_j R_j``, with ``p+_j = sum_i (x_i w_ij)+ + b_j+``.
+
+    The alpha-beta rule with alpha 1 and beta 0. Source: Montavon et al., 2017, arXiv 1512.02479, for inputs that are
+    not negative; for all inputs Bach et al., 2015, doi:10.1371/journal.pone.0130140, eq. 60.
+    """
+
+    def shares(self) -> tuple[Share, ...]:
+        """What speaks for an output."""
+        terms = (Term(positive, positive, self.bias_part(positive)), Term(negative, negative))
+        return (Share(terms, sign=positive),)
+
+
+@dataclass(frozen=True)
+class _Strengthened:
+    """``v + gamma * part(v)``; equal ones compare equal."""
+
+    gamma: float
+    part: Part
+
+    def __call__(self, value: Tensor) -> Tensor:
+        return value + self.gamma * self.part(value)
+
+
+@dataclass(eq=False)
+class Gamma(Rule):
+    """Generalised gamma rule: contributions of the output's own sign are strengthened by gamma.
+
+    ``R_i = sum_j (x_i w_ij + gamma (x_i w_ij)+) / (z_j + gamma p+_j) R_j`` over outputs of at least 0, and the same
+    with ``(x_i w_ij)-`` and ``p-_j`` over outputs below 0; p+ and p- as in `AlphaBeta`. Sources: Montavon et al.,
+    2019, doi:10.1007/978-3-030-28954-6_10, for inputs that are not negative; Andéol et al., 2021, arXiv 2104.11548.
+
+    Attributes:
+        gamma: how much; 0 is the epsilon rule, infinity z-plus.
+    """
+
+    gamma: float = 0.25
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.gamma < float("inf"):
+            raise UserError(f"gamma is {self.gamma}: pass a number of at least 0")
+
+    def shares(self) -> tuple[Share, ...]:
+        """Outputs that are not negative, and negative ones."""
+        return (
+            Share(self._contributions(positive, negative), outputs=positive),
+            Share(self._contributions(negative, positive), outputs=negative),
+        )
+
+    def _contributions(self, sign: Part, opposite: Part) -> tuple[Term, ...]:
+        same, other = _Strengthened(self.gamma, sign), _Strengthened(self.gamma, opposite)
+        return (Term(positive, same, self.bias_part(same)), Term(negative, other))
+
+
+@dataclass(eq=False)
+class Flat(Rule):
+    """Flat rule: ``R_i = sum_j R_j / n_j``, every input connected to an output gets the same.
+
+    ``n_j`` counts the connections, so neither input nor weights matter. For the first layer. Source: Lapuschkin et
+    al., 2019, arXiv 1902.10178.
+    """
+
+    proportional: ClassVar[bool] = False
+
+    def shares(self) -> tuple[Share, ...]:
+        """One for every connection."""
+        return (Share((Term(Constant(1.0), torch.ones_like),), sign=positive),)
+
+
+def _squared(value: Tensor) -> Tensor:
+    return value.square()
+
+
+@dataclass(eq=False)
+class WSquare(Rule):
+    """W-square rule: ``R_i = sum_j w_ij^2 / (sum_i w_ij^2 + b_j^2) R_j``, whatever the input.
+
+    For a first layer whose input may take any value. Source: Montavon et al., 2017, arXiv 1512.02479 (without bias).
+    """
+
+    proportional: ClassVar[bool] = False
+
+    def shares(self) -> tuple[Share, ...]:
+        """Squared weights."""
+        return (Share((Term(Constant(1.0), _squared, self.bias_part(_squared)),), sign=positive),)
+
+
+@dataclass(eq=False)
+class ZBox(Rule):
+    """Z-box rule: ``R_i = sum_j (x_i w_ij - low w_ij+ - high w_ij-) / p_j R_j``, p_j the sum of the same over i.
+
+    For a first layer whose input lies between ``low`` and ``high``; biases cancel. Source: Montavon et al., 2017,
+    arXiv 1512.02479.
+
+    Attributes:
+        low: lowest value the input can take.
+        high: highest value the input can take.
+
+    Example:
+        >>> ZBox(low=0.0, high=1.0).proportional
+        False
+    """
+
+    proportional: ClassVar[bool] = False
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.low <= self.high:
+            raise UserError(f"low is {self.low} and high {self.high}: the box rule needs the range of the input")
+
+    def shares(self) -> tuple[Share, ...]:
+        """Contributions above the least that each input could contribute."""
+        lowest = Term(Constant(self.low), positive, sign=-1.0)
+        highest = Term(Constant(self.high), negative, sign=-1.0)
+        return (Share((Term(whole, whole), lowest, highest)),)
+
+
+class Pass(Hook):  # type: ignore[misc]
+    """Hands relevance through an elementwise layer: each input gets what its output had.
+
+    Example:
+        >>> from zennit.types import Activation
+        >>> isinstance(nn.Tanh(), Activation)  # what it is meant for
+        True
+    """
+
+    def register(self, module: nn.Module) -> RemovableHandleList:
+        """Take hold of a layer."""
+        return RemovableHandleList(
+            [
+                RemovableHandle(self),
+                module.register_forward_pre_hook(self.pre_forward),
+                module.register_forward_hook(self.post_forward),
+            ]
+        )
+
+    def pre_forward(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+        """Let the layer run by itself: its own graph is not needed."""
+        self.stored_tensors["input"] = args[0]
+        return (args[0].detach(), *args[1:])
+
+    def post_forward(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
+        """Tie the layer's output to its input."""
+        value = self.stored_tensors.pop("input")
+        passed: Tensor = PassThrough.apply(  # type: ignore[no-untyped-call]
+            output.detach(), value, isinstance(module, nn.ReLU | nn.ReLU6)
+        )
+        return passed if value.requires_grad else output

@@ -1,0 +1,98 @@
+"""What is explained: the relevance that starts at the network's output."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from audio_lrp.errors import UserError
+
+Target = Literal["predicted", "all"] | Tensor
+Seed = Literal["logit", "one", "difference"]
+
+_INDEX_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
+
+
+def check_target(target: str | Tensor, batch_size: int, num_classes: int | None = None) -> None:
+    """Refuse anything but ``"predicted"`` or an integer tensor [batch_size] of classes below ``num_classes``.
+
+    Raises:
+        UserError: says what was expected and what came.
+    """
+    if isinstance(target, str):
+        if target != "predicted":
+            raise UserError(f"unknown target {target!r}: pass 'predicted' or the class index of each sample")
+        return
+    if not isinstance(target, Tensor) or target.dtype not in _INDEX_TYPES:
+        kind = target.dtype if isinstance(target, Tensor) else type(target).__name__
+        raise UserError(f"target holds {kind}: pass an integer tensor with the class index of each sample")
+    if target.shape != (batch_size,):
+        raise UserError(f"target has shape {list(target.shape)}: pass one class index per sample, shape [{batch_size}]")
+    if num_classes is not None and len(outside := target[(target < 0) | (target >= num_classes)]):
+        raise UserError(f"target {outside[0].item()} does not exist: the network has classes 0 to {num_classes - 1}")
+
+
+def check_request(target: Target, seed: Seed, batch_size: int) -> None:
+    """Refuse a target or seed that cannot be explained, as far as that shows before the network has run.
+
+    Raises:
+        UserError: says what was expected and what came.
+    """
+    if seed not in ("logit", "one", "difference"):
+        raise UserError(f"unknown seed {seed!r}: choose 'logit', 'one' or 'difference'")
+    if isinstance(target, str) and target == "all":
+        return
+    if isinstance(target, str) or not is_weights(target):
+        check_target(target, batch_size)
+    elif len(target) != batch_size:
+        raise UserError(f"target has shape {list(target.shape)}: pass output weights [{batch_size}, number of classes]")
+    elif seed == "difference":
+        raise UserError("seed 'difference' compares one class with its runner-up: pass class indices, not weights")
+
+
+def is_weights(target: Target) -> bool:
+    """Whether the target is a matrix of output weights [B, C]."""
+    return isinstance(target, Tensor) and target.dim() == 2 and target.is_floating_point()
+
+
+def start(output: Tensor, target: Target, seed: Seed) -> tuple[Tensor, Tensor]:
+    """Relevance of the outputs, and what it stands for.
+
+    Args:
+        output: logits [B, C].
+        target: ``"predicted"``, ``"all"``, class indices [B] or weights [B, C].
+        seed: see `audio_lrp.attribution.attribute`.
+
+    Returns:
+        Relevance [B, C], for ``"all"`` [C, B, C] (class explained first); and the target: class indices [B], for
+        ``"all"`` [B, C], or the weights [B, C].
+
+    Raises:
+        UserError: a class or a number of weights that the output does not have.
+    """
+    output = output.detach()
+    size, num_classes = output.shape
+    if isinstance(target, Tensor) and is_weights(target):
+        if target.shape != output.shape:
+            raise UserError(f"target has {target.shape[1]} weights per sample but the network {num_classes} outputs")
+        weights = target.to(output)
+        return weights if seed == "one" else weights * output, weights
+    if isinstance(target, str) and target == "all":
+        classes = torch.arange(num_classes, device=output.device)
+        seeds = torch.stack([_of_class(output, index.expand(size), seed) for index in classes])
+        return seeds, classes.expand(size, -1)
+    chosen = output.argmax(dim=1) if isinstance(target, str) else target.to(output.device).long()
+    check_target(chosen, size, num_classes)
+    return _of_class(output, chosen, seed), chosen
+
+
+def _of_class(output: Tensor, chosen: Tensor, seed: Seed) -> Tensor:
+    """Relevance [B, C] for the class chosen for each sample [B]."""
+    index = chosen[:, None]
+    if seed == "one":
+        return torch.zeros_like(output).scatter_(1, index, 1.0)
+    relevance = torch.zeros_like(output).scatter_(1, index, output.gather(1, index))
+    if seed == "difference":
+        runner_up = output.scatter(1, index, float("-inf")).argmax(dim=1, keepdim=True)
+        relevance.scatter_(1, runner_up, -output.gather(1, runner_up))
+    return relevance
