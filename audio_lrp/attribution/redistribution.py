@@ -54,19 +54,11 @@ class Term:
 
     Attributes:
         input: part of the input, or what takes its place.
-        weight: part of the weights.
-        bias: part of the bias that this map includes; None: none.
-        sign: 1.0 or -1.0, with which the map enters the sum.
+        weight: part of the weights, or what takes their place.
     """
 
     input: Part
     weight: Part
-    bias: Part | None = None
-    sign: float = 1.0
-
-
-LAYER = (Term(whole, whole, whole),)
-"""The layer's own map, whose pre-activations are its output."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +70,7 @@ class Share:
 
     Attributes:
         terms: the maps whose sum is p.
+        bias: part of the bias that counts among the contributions; None: none.
         fraction: how much of the relevance is handed out; negative: with its sign turned.
         outputs: `positive` or `negative`: only outputs of this sign hand out this share (zero counts as positive);
             `whole`: all outputs.
@@ -85,9 +78,15 @@ class Share:
     """
 
     terms: tuple[Term, ...]
+    bias: Part | None = None
     fraction: float = 1.0
     outputs: Part = whole
     sign: Part = whole
+
+    @property
+    def is_layer(self) -> bool:
+        """Whether p is the layer's own output."""
+        return self.terms == (Term(whole, whole),) and self.bias is whole
 
 
 def simplified(shares: Sequence[Share], nonnegative: bool, rectified: bool) -> list[Share]:
@@ -147,7 +146,7 @@ class Redistribution(torch.autograd.Function):
         ctx.rectified = ctx.wants_account = ctx.wants_quotient = False  # until the whole graph is known
         shares = rule.shares()
         memory = None
-        if any(share.terms == LAYER for share in shares):
+        if any(share.is_layer for share in shares):
             memory = stabilized(output, rule.stabilizer, whole)
         elif any(share.outputs is not whole for share in shares):
             memory = output < 0
@@ -162,7 +161,7 @@ class Redistribution(torch.autograd.Function):
         input, memory = ctx.saved_tensors  # noqa: A001
         rule, operator = ctx.rule, ctx.operator
         if not rule.active:  # inside zennit's Composite.inactive(): the plain gradient
-            return None, operator.transpose(input, operator.weight, upper), None, None, None, None
+            return None, *operator.transpose(input, [operator.weight], upper), None, None, None, None
         flow = _Flow(operator, input, upper, rule.stabilizer, ctx.wants_account)
         for share in simplified(rule.shares(), rule.nonnegative, ctx.rectified):
             flow.hand_out(share, memory)
@@ -218,39 +217,31 @@ class _Flow:
         """Carry one share down; ``memory`` is what the forward pass kept of the output."""
         operator = self._operator
         weights = [None if operator.weight is None else term.weight(operator.weight) for term in share.terms]
-        if share.terms == LAYER and memory is not None:
+        if share.is_layer and memory is not None:
             denominator = memory
         else:
-            denominator = stabilized(self._preactivation(share.terms, weights), self._stabilizer, share.sign)
+            bias = None if share.bias is None or operator.bias is None else share.bias(operator.bias)
+            preactivation = operator.apply([term.input(self._input) for term in share.terms], weights, bias)
+            denominator = stabilized(preactivation, self._stabilizer, share.sign)
         upper = self._upper if share.fraction == 1 else share.fraction * self._upper
         if share.outputs is not whole and memory is not None:
             upper = torch.where(memory if share.outputs is negative else ~memory, upper, 0.0)
         normalised = upper / denominator
         if self._stabilizer == 0:  # an output of zero has no contributions to go by
             normalised = torch.where(denominator == 0, 0.0, normalised)
-        for term, weight in zip(share.terms, weights, strict=True):
-            carried = operator.transpose(self._input, weight, normalised)
-            self._carried[term.input] = _plus(self._carried.get(term.input), term.sign, carried)
+        for term, carried in zip(share.terms, operator.transpose(self._input, weights, normalised), strict=True):
+            known = self._carried.get(term.input)
+            self._carried[term.input] = carried if known is None else known + carried
         if self._keeps_account:
             self._count(share, upper, denominator, normalised)
-
-    def _preactivation(self, terms: Sequence[Term], weights: Sequence[Tensor | None]) -> Tensor:
-        total: Tensor | None = None
-        for term, weight in zip(terms, weights, strict=True):
-            bias = None if term.bias is None or self._operator.bias is None else term.bias(self._operator.bias)
-            value = self._operator.apply(term.input(self._input), weight, bias)
-            total = _plus(total, term.sign, value)
-        assert total is not None
-        return total
 
     def _count(self, share: Share, upper: Tensor, denominator: Tensor, normalised: Tensor) -> None:
         """Add to what bias and stabilizer have taken, from what each unit of the denominators stands for."""
         axis = self._operator.channel_axis % normalised.dim()
         others = [other for other in range(1, normalised.dim()) if other != axis]
         channels = (normalised.sum(dim=others) if others else normalised).double()
-        for term in share.terms:
-            if term.bias is not None and self._operator.bias is not None:
-                self._to_bias = self._to_bias + term.sign * (channels @ term.bias(self._operator.bias).double())
+        if share.bias is not None and self._operator.bias is not None:
+            self._to_bias = self._to_bias + channels @ share.bias(self._operator.bias).double()
         if self._stabilizer == 0:
             taken = _per_sample(torch.where(denominator == 0, upper, 0.0))
         elif share.sign is whole:
@@ -276,13 +267,6 @@ class _Flow:
         came = _per_sample(self._upper)
         amounts = (came, _per_sample(lower), self._to_bias.expand_as(came), self._to_stabilizer.expand_as(came))
         return torch.stack(amounts, dim=1)
-
-
-def _plus(total: Tensor | None, sign: float, value: Tensor) -> Tensor:
-    """``total + sign * value``, without a pass over memory that is not needed."""
-    if total is None:
-        return value if sign > 0 else -value
-    return torch.add(total, value, alpha=sign)
 
 
 def _per_sample(value: Tensor) -> Tensor:

@@ -19,7 +19,6 @@ from zennit.core import Hook, RemovableHandle, RemovableHandleList
 from audio_lrp.attribution.graph import is_nonnegative
 from audio_lrp.attribution.operators import operator_of
 from audio_lrp.attribution.redistribution import (
-    LAYER,
     Constant,
     Part,
     PassThrough,
@@ -78,7 +77,10 @@ class Rule(Hook):  # type: ignore[misc]
         Raises:
             UserError: the layer is of a kind that no rule of ours covers.
         """
-        operator_of(module)
+        if operator_of(module).weight is None and not isinstance(self, Epsilon):
+            raise UserError(
+                f"{type(module).__name__} has no weights: give it the rule Epsilon, not {type(self).__name__}"
+            )
         self.module = module
         return RemovableHandleList(
             [
@@ -136,7 +138,11 @@ class Epsilon(Rule):
 
     def shares(self) -> tuple[Share, ...]:
         """All contributions alike."""
-        return (Share(LAYER if self.bias == "absorb" else (Term(whole, whole),)),)
+        return (Share((Term(whole, whole),), self.bias_part(whole)),)
+
+
+_POSITIVE = (Term(positive, positive), Term(negative, negative))
+_NEGATIVE = (Term(positive, negative), Term(negative, positive))
 
 
 @dataclass(eq=False)
@@ -167,12 +173,9 @@ class AlphaBeta(Rule):
 
     def shares(self) -> tuple[Share, ...]:
         """What speaks for an output and, unless beta is 0, what speaks against it."""
-        speaks_for = Share(self._contributions(positive, negative), self.alpha, sign=positive)
-        speaks_against = Share(self._contributions(negative, positive), -self.beta, sign=negative)
+        speaks_for = Share(_POSITIVE, self.bias_part(positive), self.alpha, sign=positive)
+        speaks_against = Share(_NEGATIVE, self.bias_part(negative), -self.beta, sign=negative)
         return (speaks_for, speaks_against) if self.beta else (speaks_for,)
-
-    def _contributions(self, sign: Part, opposite: Part) -> tuple[Term, ...]:
-        return (Term(positive, sign, self.bias_part(sign)), Term(negative, opposite))
 
 
 @dataclass(eq=False)
@@ -185,8 +188,7 @@ class ZPlus(Rule):
 
     def shares(self) -> tuple[Share, ...]:
         """What speaks for an output."""
-        terms = (Term(positive, positive, self.bias_part(positive)), Term(negative, negative))
-        return (Share(terms, sign=positive),)
+        return (Share(_POSITIVE, self.bias_part(positive), sign=positive),)
 
 
 @dataclass(frozen=True)
@@ -221,14 +223,11 @@ class Gamma(Rule):
 
     def shares(self) -> tuple[Share, ...]:
         """Outputs that are not negative, and negative ones."""
+        more, less = _Strengthened(self.gamma, positive), _Strengthened(self.gamma, negative)
         return (
-            Share(self._contributions(positive, negative), outputs=positive),
-            Share(self._contributions(negative, positive), outputs=negative),
+            Share((Term(positive, more), Term(negative, less)), self.bias_part(more), outputs=positive),
+            Share((Term(positive, less), Term(negative, more)), self.bias_part(less), outputs=negative),
         )
-
-    def _contributions(self, sign: Part, opposite: Part) -> tuple[Term, ...]:
-        same, other = _Strengthened(self.gamma, sign), _Strengthened(self.gamma, opposite)
-        return (Term(positive, same, self.bias_part(same)), Term(negative, other))
 
 
 @dataclass(eq=False)
@@ -261,7 +260,7 @@ class WSquare(Rule):
 
     def shares(self) -> tuple[Share, ...]:
         """Squared weights."""
-        return (Share((Term(Constant(1.0), _squared, self.bias_part(_squared)),), sign=positive),)
+        return (Share((Term(Constant(1.0), _squared),), self.bias_part(_squared), sign=positive),)
 
 
 @dataclass(eq=False)
@@ -292,9 +291,8 @@ class ZBox(Rule):
 
     def shares(self) -> tuple[Share, ...]:
         """Contributions above the least that each input could contribute."""
-        lowest = Term(Constant(self.low), positive, sign=-1.0)
-        highest = Term(Constant(self.high), negative, sign=-1.0)
-        return (Share((Term(whole, whole), lowest, highest)),)
+        least = (Term(Constant(-self.low), positive), Term(Constant(-self.high), negative))
+        return (Share((Term(whole, whole), *least)),)
 
 
 class Pass(Hook):  # type: ignore[misc]
