@@ -25,7 +25,7 @@ from audio_lrp.attribution.attribute import attribute
 from audio_lrp.attribution.audible import audible_relevance, write_wav
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
 from audio_lrp.attribution.loudness import equally_loud
-from audio_lrp.attribution.timefrequency import plane_relevance, spectrogram_plane
+from audio_lrp.attribution.timefrequency import STABILIZER, plane_relevance, spectrogram_plane
 from audio_lrp.data.decode import UnusableRecordingError, decode
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
 from audio_lrp.errors import UserError
@@ -113,7 +113,7 @@ class _Explainer:
             self.network, network_input, "predicted" if target is None else target, self.composite, chunk_size=_CHUNK
         )
         relevance = explanation.relevance
-        plane = plane_relevance(network_input, relevance) if self.hears_waveforms else relevance
+        plane = plane_relevance(network_input, relevance, stabilizer=STABILIZER) if self.hears_waveforms else relevance
         probabilities = explanation.output.softmax(dim=1)
         return network_input, relevance, plane[:, 0], probabilities, explanation.output, explanation.target
 

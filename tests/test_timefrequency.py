@@ -9,7 +9,7 @@ from torch import nn
 
 from audio_lrp.attribution import attribute
 from audio_lrp.attribution.bands import interval_weights, mel_weights, pooled
-from audio_lrp.attribution.timefrequency import STFT, dft_relevance, plane_relevance, spectrogram_plane
+from audio_lrp.attribution.timefrequency import STABILIZER, STFT, dft_relevance, plane_relevance, spectrogram_plane
 from audio_lrp.data.representation import Spectrogram
 from audio_lrp.errors import UserError
 
@@ -207,6 +207,64 @@ def test_relevance_of_a_network_survives() -> None:
     torch.testing.assert_close(plane.sum(dim=(-1, -2)), relevance.sum(dim=-1), rtol=0, atol=1e-5 * scale)
 
 
+def dense_stabilized(signal: np.ndarray, relevance: np.ndarray, stft: STFT, stabilizer: float) -> np.ndarray:
+    """The stabilized map, frame by frame and sample by sample; relevance [bins, frames]."""
+    window, length, size = stft.window.numpy(), stft.window_length, len(signal)
+    starts = [stft.start + stft.hop_length * frame for frame in range(stft.num_frames)]
+    overlap, level = np.zeros(size), np.zeros(size)
+    frames = []
+    for start in starts:
+        frame = np.array([signal[start + i] * window[i] if 0 <= start + i < size else 0.0 for i in range(length)])
+        frames.append(frame)
+        for i in range(length):
+            if 0 <= start + i < size:
+                overlap[start + i] += window[i] ** 2
+                level[start + i] += window[i] ** 2 * (frame**2).sum() / (window**2).sum()
+    kept = signal**2 / (signal**2 + stabilizer**2 * level / overlap)
+    rest = relevance * (1 - kept)
+    result = dense_stft_relevance(signal, relevance * kept, window, window, stft.hop_length, starts)
+    counts = np.where((np.arange(length // 2 + 1) == 0) | (2 * np.arange(length // 2 + 1) == length), 1.0, 2.0)
+    for number, (start, frame) in enumerate(zip(starts, frames, strict=True)):
+        power = counts * np.abs(np.fft.rfft(frame)) ** 2
+        inside = [i for i in range(length) if 0 <= start + i < size]
+        of_frame = sum(rest[start + i] * window[i] ** 2 / overlap[start + i] for i in inside)
+        result[:, number] += of_frame * power / power.sum()
+    return result
+
+
+@pytest.mark.parametrize("length", [35, 32])
+def test_stabilized_relevance_equals_its_definition(length: int) -> None:
+    stft = STFT(200, torch.hann_window(length, dtype=torch.float64), 5)
+    signal, relevance = random(200), random(200, seed=1)
+    ours = stft.relevance(signal, relevance, stabilizer=0.3)
+    expected = dense_stabilized(signal.numpy(), relevance.numpy(), stft, 0.3)
+    np.testing.assert_allclose(ours.numpy(), expected, rtol=0, atol=1e-8)
+    nearly = stft.relevance(signal, relevance, stabilizer=1e-9)
+    torch.testing.assert_close(nearly, stft.relevance(signal, relevance), rtol=0, atol=1e-8)
+
+
+def test_the_stabilizer_tames_zero_crossings_and_keeps_totals() -> None:
+    time = torch.arange(8000)
+    signal = torch.sin(0.3 * time + 0.1).masked_fill((time < 1000) | (time >= 7000), 0.0)
+    signal[4000] = 1e-5  # as good as silent, yet relevant
+    relevance = signal.square()
+    relevance[4000] = 1.0
+    exact = plane_relevance(signal, relevance)
+    tamed = plane_relevance(signal, relevance, stabilizer=STABILIZER)
+    assert exact.abs().sum() > 5 * relevance.sum()
+    assert tamed.abs().sum() < 1.1 * relevance.sum()
+    assert tamed.sum().item() == pytest.approx(relevance.sum().item(), rel=1e-5)
+    at_the_tone = interval_weights(spectrogram_plane().frequencies(8000)[:-1], [300, 460])
+    assert pooled(tamed, bands=at_the_tone).sum() > 0.95 * relevance.sum()
+    starts = spectrogram_plane().start + 35 * torch.arange(227)
+    assert (tamed[:, (starts + 455 <= 1000) | (starts >= 7000)] == 0).all()
+    by_quotient = plane_relevance(
+        signal, quotient=relevance / signal.masked_fill(signal == 0, 1.0), stabilizer=STABILIZER
+    )
+    torch.testing.assert_close(by_quotient, tamed)
+    assert (plane_relevance(torch.zeros(2, 8000), torch.zeros(2, 8000), stabilizer=STABILIZER) == 0).all()
+
+
 @pytest.mark.parametrize(
     ("window", "hop", "options", "message"),
     [
@@ -235,6 +293,7 @@ def test_transforms_that_cannot_be_inverted_are_refused(window, hop, options, me
         (torch.ones(800), {"relevance": torch.ones(800)}, "takes signals of 8000 samples"),
         (torch.zeros(8000), {"relevance": torch.ones(8000)}, "proportional to the input"),
         (torch.ones(8000), {"relevance": torch.full((8000,), torch.nan)}, "not finite"),
+        (torch.ones(8000), {"relevance": torch.ones(8000), "stabilizer": -0.1}, "stabilizer is -0.1"),
         (torch.ones(8000), {"relevance": torch.ones(8000), "segment": (5, 5)}, "does not lie in the signal"),
         (torch.ones(8000), {"relevance": torch.ones(8000), "segment": (0, 8001)}, "does not lie in the signal"),
     ],
