@@ -165,6 +165,37 @@ def perturbation_chart(
     return figure
 
 
+def conservation_chart(rows: Sequence[Mapping[str, str | float]], title: str) -> Figure:
+    """Where each layer's relevance went: to its inputs, its biases and the stabilizer, as bars that add up.
+
+    Args:
+        rows: one per layer, from the input to the output, with ``layer``, ``rule``, ``upper``, ``lower``, ``to_bias``
+            and ``to_stabilizer`` (see `audio_lrp.attribution.Conservation`).
+        title: what is shown.
+
+    Returns:
+        The figure: the output's layer on top, relevance that came from above as a black mark.
+    """
+    figure = Figure(figsize=(9.0, 1.4 + 0.34 * len(rows)), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    places = np.arange(len(rows))
+    # Amounts of either sign stack on their own side of zero.
+    ends = {1: np.zeros(len(rows)), -1: np.zeros(len(rows))}
+    parts = {"inputs": "lower", "biases": "to_bias", "stabilizer": "to_stabilizer"}
+    for (label, key), color in zip(parts.items(), ("#0072b2", "#e69f00", "#cc79a7"), strict=True):
+        amounts = np.array([float(row[key]) for row in rows])
+        begins = np.where(amounts < 0, ends[-1], ends[1])
+        axes.barh(places, amounts, left=begins, height=0.7, color=color, label=label)
+        ends[1], ends[-1] = ends[1] + np.maximum(amounts, 0), ends[-1] + np.minimum(amounts, 0)
+    upper = [float(row["upper"]) for row in rows]
+    axes.plot(upper, places, "|", color="black", markersize=16, markeredgewidth=2, label="came from above")
+    axes.set_yticks(places, [f"{row['layer']}  {row['rule']}" for row in rows])
+    axes.axvline(0, color="0.5", linewidth=0.8)
+    axes.set(xlabel="relevance, mean over the batch", title=title)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
 def confusion_matrix(counts: NDArray[np.int64], class_names: Sequence[str], title: str) -> Figure:
     """A confusion matrix: counts in the cells, colours by each true class's share.
 

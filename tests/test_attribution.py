@@ -429,7 +429,40 @@ def batch_norm_network():
     return network
 
 
-def test_batch_norm_with_a_canonizer():
+def with_affine(norm):
+    """The same batch normalisation with explicit weights."""
+    same = nn.BatchNorm1d(norm.num_features).double().eval()
+    same.load_state_dict(norm.state_dict(), strict=False)
+    return same
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("affine", [True, False])
+def test_batch_norm_is_merged(bias, affine):
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        *(nn.Conv1d(1, 4, 3, bias=bias), nn.BatchNorm1d(4, affine=affine), nn.ReLU(), nn.Flatten()),
+        *(nn.Linear(248, 3, bias=bias), nn.BatchNorm1d(3, affine=affine)),
+    )
+    if affine:
+        nn.init.normal_(network[1].weight)
+        nn.init.normal_(network[1].bias)
+    for _ in range(3):
+        network(3 * random_input() + 1)
+    network.eval().double()
+    merged = nn.Sequential(
+        nn.utils.fusion.fuse_conv_bn_eval(network[0], with_affine(network[1])),
+        *(network[2], network[3]),
+        nn.utils.fusion.fuse_linear_bn_eval(network[4], with_affine(network[5])),
+    )
+    inputs, before = random_input().double(), state_of(network)
+    explanation = attribute(network, inputs)
+    assert_same_state(before, state_of(network))
+    assert_same_relevance(explanation.relevance, attribute(merged, inputs).relevance, 1e-9)
+    torch.testing.assert_close(explanation.output, network(inputs).detach(), rtol=1e-9, atol=1e-12)
+
+
+def test_batch_norm_with_a_canonizer_of_zennit():
     network, inputs, target = batch_norm_network(), random_input(), torch.tensor([2, 1, 0, 0, 1])
     before = state_of(network)
     composite = EpsilonPlus(canonizers=[SequentialMergeBatchNorm()])
@@ -479,6 +512,23 @@ class Reused(nn.Module):
         return self.dense(self.convolution(self.convolution(value)).flatten(1))
 
 
+def scaling_norm():
+    norm = nn.BatchNorm1d(6)
+    norm.running_var.fill_(2.0)
+    return norm
+
+
+class CalledInAnotherOrder(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv1d(1, 4, 3)
+        self.convolution, self.norm = nn.Conv1d(4, 4, 3), nn.BatchNorm1d(4)
+        self.dense = nn.Linear(240, 3)
+
+    def forward(self, value):
+        return self.dense(self.convolution(self.norm(self.first(value))).flatten(1))
+
+
 class Function(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -514,7 +564,14 @@ REFUSED = {
     "weight_norm": (lambda: with_parametrized(parametrizations.weight_norm), "module '3' .* computes its weights anew"),
     "old_weight_norm": (lambda: with_parametrized(nn.utils.weight_norm), "module '3' .* computes its weights anew"),
     "pruned": (lambda: with_parametrized(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), "pruning"),
-    "batch_norm": (batch_norm_network, "module '1' \\(BatchNorm1d\\): .*SequentialMergeBatchNorm"),
+    "batch_norm_after_relu": (
+        lambda: inserted(scaling_norm(), 2),
+        "module '2' \\(BatchNorm1d\\): it must follow a convolution or dense layer",
+    ),
+    "batch_norm_called_elsewhere": (
+        CalledInAnotherOrder,
+        "module 'norm' \\(BatchNorm1d\\) was merged into module 'convolution'",
+    ),
     "batch_statistics": (lambda: inserted(nn.BatchNorm1d(6, track_running_stats=False), 1), "BatchNorm1d"),
     "layer_norm": (lambda: inserted(nn.LayerNorm(32)), "module '4' \\(LayerNorm\\)"),
     "instance_norm": (lambda: inserted(nn.InstanceNorm1d(8)), "module '4' \\(InstanceNorm1d\\)"),

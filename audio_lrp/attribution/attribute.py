@@ -61,13 +61,14 @@ def attribute(
         model: network that maps the input to logits [B, C]; may be compiled or wrapped for data parallelism.
         input: [B, ...], floating-point, on the network's device.
         target: class index of each sample, integer [B]; ``"predicted"``, the class of the largest logit; ``"all"``,
-            every class, in one pass; or output weights, floating-point [B, C], to explain a sum of outputs.
+            every class, each at little more than the cost of a backward pass; or output weights, floating-point
+            [B, C], to explain a sum of outputs.
         composite: name of a preset (see `composite_by_name`) or a zennit composite, such as a `RuleMap`.
         seed: relevance that the target starts with: ``"logit"``, its logit; ``"one"``, 1; ``"difference"``, its logit,
             and minus the logit of the runner-up (the largest other one), which explains why it is not that class.
         bounds: lowest and highest value the input can take, for the z-box rule of ``epsilon_gamma_box``;
             None: the extremes of this input.
-        chunk_size: how many maps (samples times classes) are made at once; bounds the memory, not the result.
+        chunk_size: how many samples are explained at once; bounds the memory, does not change the result.
 
     Returns:
         The explanation, in the network's precision (float32; float64 for a float64 network).
@@ -95,9 +96,8 @@ def attribute(
     parts: list[Explanation] = []
     with guarded(model, composite) as network:
         names = {module: path for path, module in network.named_modules()}
-        begin = 0
-        while begin < len(input):
-            part = slice(begin, begin + _samples(target, chunk_size, parts))
+        for begin in range(0, len(input), chunk_size):
+            part = slice(begin, begin + chunk_size)
             chunk = input[part].detach().to(precision(network)).clone().requires_grad_()
             coverage = Coverage(network, composite, name)
             with watched(network, coverage):
@@ -106,15 +106,7 @@ def attribute(
             coverage.verify(output)
             relevance, explained = start(output, target[part] if isinstance(target, Tensor) else target, seed)
             parts.append(_explain(chunk, output, relevance, explained, name, names))
-            begin = part.stop
         return _joined(parts)
-
-
-def _samples(target: Target, chunk_size: int, done: Sequence[Explanation]) -> int:
-    """How many samples to explain next; one at first if each will need as many maps as there are classes."""
-    if not (isinstance(target, str) and target == "all"):
-        return chunk_size
-    return max(1, chunk_size // done[0].output.shape[1]) if done else 1
 
 
 def _explain(
@@ -140,11 +132,14 @@ def _explain(
     if proportional := entry is not None and entry.rule.proportional:
         entry.wants_quotient = True
         wanted.append(entry.quotient)
-    every_class = relevance.dim() == 3
-    found = torch.autograd.grad(output, wanted, relevance, is_grads_batched=every_class)
-    if every_class:  # the class comes after the sample
-        found = tuple(value.transpose(0, 1) for value in found)
+    if relevance.dim() == 3:
+        for layer in layers:
+            layer.serves_many = True
+        maps = [torch.autograd.grad(output, wanted, seed, retain_graph=True) for seed in relevance]
+        found = tuple(torch.stack(values, dim=1) for values in zip(*maps, strict=True))  # the class after the sample
         relevance = relevance.transpose(0, 1)
+    else:
+        found = torch.autograd.grad(output, wanted, relevance)
     lower, accounts = found[0], found[1 : 1 + len(layers)]
     conservation = Conservation(
         relevance.sum(dim=-1).double(),
@@ -184,7 +179,7 @@ def _check_input(model: nn.Module, value: Tensor, chunk_size: int) -> None:
     if value.device != device:
         raise UserError(f"input lies on {value.device} but the network on {device}: move one of them to the other")
     if chunk_size < 1:
-        raise UserError(f"chunk_size is {chunk_size}: pass the number of maps to make at once, 1 or more")
+        raise UserError(f"chunk_size is {chunk_size}: pass the number of samples to explain at once, 1 or more")
 
 
 def _check_output(output: object, batch_size: int) -> None:

@@ -41,6 +41,12 @@ class Coverage:
         context: dict[Any, Any] = {}  # zennit's memory of what it has mapped, e.g. the first layer
         hooks = {module: composite.module_map(context, name, module) for module, name in self._names.items()}
         self._rules = {module: hook for module, hook in hooks.items() if hook is not None}
+        # Handles of canonizers: ours know what they merged, so do zennit's.
+        pairs = [getattr(handle, "merged", None) for handle in composite.handles]
+        stock = [
+            (linear, handle.batch_norm) for handle in composite.handles for linear in getattr(handle, "linears", ())
+        ]
+        self._merged = {norm: [layer] for layer, norm in filter(None, [*pairs, *stock])}
         self._entries: dict[nn.Module, list[Node]] = {}  # where the latest call of a module with a rule began
         self._crossings: dict[Node, list[Node]] = {}  # from the end of a module with a rule to its beginning
         self._owners: dict[Node, nn.Module] = {}  # innermost module that ended in this operation
@@ -50,8 +56,14 @@ class Coverage:
         place = self._place(module)
         if isinstance(module, BatchNorm) and not _is_identity(module):
             raise UserError(
-                f"no rule of {self._composite} covers {place}: merge it into the layer before it, "
-                "by a zennit composite with canonizers=[SequentialMergeBatchNorm()]"
+                f"no rule of {self._composite} covers {place}: it must follow a convolution or dense layer, "
+                "in a composite whose canonizers merge it into that layer (MergeBatchNorm)"
+            )
+        merged_into = self._merged.get(module, [])
+        if merged_into and [self._owners.get(node) for node in _nodes(args)] != merged_into:
+            raise UserError(
+                f"{place} was merged into {self._place(merged_into[0])}, which comes before it where the network "
+                "defines its modules but not where it calls them: define them in the order of the calls"
             )
         if module not in self._rules:
             return
@@ -132,7 +144,7 @@ def _is_identity(norm: Any) -> bool:
         return False  # normalises by the batch's own statistics
     return (
         not norm.running_mean.any()
-        and bool(((norm.running_var - 1).abs() <= norm.eps).all())  # zennit 0.5.1 forgets about eps
+        and bool(((norm.running_var + norm.eps - 1).abs() <= 1.1 * norm.eps).all())  # zennit 0.5.1 forgets about eps
         and (norm.weight is None or bool((norm.weight == 1).all()))
         and (norm.bias is None or not norm.bias.any())
     )

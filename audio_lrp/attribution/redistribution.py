@@ -3,7 +3,7 @@
 Relevance travels through autograd in the place of gradients, as in zennit, so that rules of both mix freely. A layer's
 forward value is left as it is, to the bit. In the backward pass the relevance of the outputs is divided by what the
 rule takes for their pre-activations and carried to the inputs by the transposed layer: nothing is computed twice, and
-what is computed once serves all classes (``torch.autograd.grad(..., is_grads_batched=True)``).
+what does not depend on the relevance serves all classes.
 """
 
 from collections.abc import Callable, Sequence
@@ -118,7 +118,7 @@ def stabilized(value: Tensor, stabilizer: float, sign: Part) -> Tensor:
         return value.add_(stabilizer)
     if sign is negative:
         return value.sub_(stabilizer)
-    return value + torch.copysign(value.new_tensor(stabilizer), value)
+    return torch.copysign(value.new_tensor(stabilizer), value).add_(value)
 
 
 class Redistribution(torch.autograd.Function):
@@ -127,7 +127,8 @@ class Redistribution(torch.autograd.Function):
     Two stand-ins take part in the graph besides the input. What autograd takes for their gradients are by-products of
     the backward pass, made only where ``wants_account`` or ``wants_quotient`` is set on the node of the graph: for
     ``account`` [B, 4] the relevance that came in, went to the inputs, to the bias and to the stabilizer; for
-    ``quotient``, shaped like the input, relevance divided by input, 0 where the input is 0.
+    ``quotient``, shaped like the input, relevance divided by input, 0 where the input is 0. With ``serves_many`` what
+    does not depend on the relevance is kept from the first backward pass to the next ones.
     """
 
     @staticmethod
@@ -143,7 +144,8 @@ class Redistribution(torch.autograd.Function):
         """Return ``output`` itself."""
         ctx.rule, ctx.operator, ctx.account, ctx.quotient = rule, operator, account, quotient
         ctx.nonnegative = rule.nonnegative and operator.weight is None
-        ctx.rectified = ctx.wants_account = ctx.wants_quotient = False  # until the whole graph is known
+        ctx.rectified = ctx.wants_account = ctx.wants_quotient = ctx.serves_many = False  # until the graph is known
+        ctx.prepared = None
         shares = rule.shares()
         memory = None
         if any(share.is_layer for share in shares):
@@ -162,9 +164,15 @@ class Redistribution(torch.autograd.Function):
         rule, operator = ctx.rule, ctx.operator
         if not rule.active:  # inside zennit's Composite.inactive(): the plain gradient
             return None, *operator.transpose(input, [operator.weight], upper), None, None, None, None
+        prepared = ctx.prepared
+        if prepared is None:
+            shares = simplified(rule.shares(), rule.nonnegative, ctx.rectified)
+            prepared = [_Prepared(share, operator, input, memory, rule.stabilizer) for share in shares]
+        if ctx.serves_many:
+            ctx.prepared = prepared
         flow = _Flow(operator, input, upper, rule.stabilizer, ctx.wants_account)
-        for share in simplified(rule.shares(), rule.nonnegative, ctx.rectified):
-            flow.hand_out(share, memory)
+        for share in prepared:
+            flow.hand_out(share)
         quotient = flow.quotient() if rule.proportional else None
         lower = flow.lower() if quotient is None else input * quotient
         account = flow.account(lower) if ctx.wants_account else None
@@ -187,6 +195,38 @@ class PassThrough(torch.autograd.Function):
     def backward(ctx: Any, *relevance: Tensor) -> Any:  # noqa: ARG004
         """The same relevance for the input."""
         return None, relevance[0], None
+
+
+class _Prepared:
+    """What a share needs of a layer, whatever the relevance.
+
+    Args:
+        share: the share.
+        operator: the layer.
+        input: its input [B, ...].
+        memory: what the forward pass kept of its output.
+        stabilizer: added to pre-activations, away from zero.
+    """
+
+    def __init__(
+        self,
+        share: Share,
+        operator: Operator,
+        input: Tensor,  # noqa: A002
+        memory: Tensor | None,
+        stabilizer: float,
+    ) -> None:
+        self.share = share
+        self.weights = [None if operator.weight is None else term.weight(operator.weight) for term in share.terms]
+        self.bias = None if share.bias is None or operator.bias is None else share.bias(operator.bias)
+        if share.is_layer and memory is not None:
+            self.denominator = memory
+        else:
+            preactivation = operator.apply([term.input(input) for term in share.terms], self.weights, self.bias)
+            self.denominator = stabilized(preactivation, stabilizer, share.sign)
+        self.outputs: Tensor | None = None
+        if share.outputs is not whole and memory is not None:
+            self.outputs = memory if share.outputs is negative else ~memory
 
 
 class _Flow:
@@ -213,41 +253,36 @@ class _Flow:
         self._carried: dict[Part, Tensor] = {}  # for each part of the input: relevance per unit of it
         self._to_bias = self._to_stabilizer = upper.new_zeros(())
 
-    def hand_out(self, share: Share, memory: Tensor | None) -> None:
-        """Carry one share down; ``memory`` is what the forward pass kept of the output."""
-        operator = self._operator
-        weights = [None if operator.weight is None else term.weight(operator.weight) for term in share.terms]
-        if share.is_layer and memory is not None:
-            denominator = memory
-        else:
-            bias = None if share.bias is None or operator.bias is None else share.bias(operator.bias)
-            preactivation = operator.apply([term.input(self._input) for term in share.terms], weights, bias)
-            denominator = stabilized(preactivation, self._stabilizer, share.sign)
+    def hand_out(self, prepared: _Prepared) -> None:
+        """Carry one share down."""
+        share, denominator = prepared.share, prepared.denominator
         upper = self._upper if share.fraction == 1 else share.fraction * self._upper
-        if share.outputs is not whole and memory is not None:
-            upper = torch.where(memory if share.outputs is negative else ~memory, upper, 0.0)
+        if prepared.outputs is not None:
+            upper = torch.where(prepared.outputs, upper, 0.0)
         normalised = upper / denominator
         if self._stabilizer == 0:  # an output of zero has no contributions to go by
             normalised = torch.where(denominator == 0, 0.0, normalised)
-        for term, carried in zip(share.terms, operator.transpose(self._input, weights, normalised), strict=True):
+        parts = self._operator.transpose(self._input, prepared.weights, normalised)
+        for term, carried in zip(share.terms, parts, strict=True):
             known = self._carried.get(term.input)
             self._carried[term.input] = carried if known is None else known + carried
         if self._keeps_account:
-            self._count(share, upper, denominator, normalised)
+            self._count(prepared, upper, normalised)
 
-    def _count(self, share: Share, upper: Tensor, denominator: Tensor, normalised: Tensor) -> None:
+    def _count(self, prepared: _Prepared, upper: Tensor, normalised: Tensor) -> None:
         """Add to what bias and stabilizer have taken, from what each unit of the denominators stands for."""
+        denominator, sign = prepared.denominator, prepared.share.sign
         axis = self._operator.channel_axis % normalised.dim()
         others = [other for other in range(1, normalised.dim()) if other != axis]
         channels = (normalised.sum(dim=others) if others else normalised).double()
-        if share.bias is not None and self._operator.bias is not None:
-            self._to_bias = self._to_bias + channels @ share.bias(self._operator.bias).double()
+        if prepared.bias is not None:
+            self._to_bias = self._to_bias + channels @ prepared.bias.double()
         if self._stabilizer == 0:
             taken = _per_sample(torch.where(denominator == 0, upper, 0.0))
-        elif share.sign is whole:
+        elif sign is whole:
             taken = _per_sample(normalised * torch.copysign(denominator.new_tensor(self._stabilizer), denominator))
         else:
-            taken = channels.sum(dim=1) * (self._stabilizer if share.sign is positive else -self._stabilizer)
+            taken = channels.sum(dim=1) * (self._stabilizer if sign is positive else -self._stabilizer)
         self._to_stabilizer = self._to_stabilizer + taken
 
     def quotient(self) -> Tensor:

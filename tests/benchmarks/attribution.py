@@ -1,0 +1,157 @@
+"""What a composite costs, relative to one plain forward pass: our rules beside zennit's, in one run.
+
+Run by hand, e.g. ``python tests/benchmarks/attribution.py --networks AudioNet --batch 16``. Times are process CPU time
+(other programs on the machine disturb it less than wall time) on one thread, or wall time on a GPU; forward, ours and
+zennit's take turns, and the median of the repetitions counts. FLOPs are those of torch's counter. With ``--checkpoint``
+the weights are those of a trained network.
+"""
+
+import os
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch: fewer page faults
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+from zennit.composites import LayerMapComposite, layer_map_base
+from zennit.core import Composite
+from zennit.rules import Epsilon
+from zennit.types import Convolution
+
+from audio_lrp.attribution import PRESETS, attribute, composite_by_name
+from audio_lrp.models import AlexNet, AudioNet
+
+NETWORKS = {"AudioNet": AudioNet, "AlexNet": AlexNet}
+
+
+def stock(preset: str) -> Composite:
+    """Zennit's composite with the rules of one of our presets."""
+    if preset in ("lrp0", "epsilon"):
+        rule = Epsilon(0 if preset == "lrp0" else 1e-6)
+        return LayerMapComposite([*layer_map_base(), (Convolution, rule), (nn.Linear, rule)])
+    return composite_by_name(f"zennit_{preset}", bounds=(-3.0, 3.0))
+
+
+def flops(work: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counter:
+        work()
+    return counter.get_total_flops()
+
+
+def times(works: dict[str, Callable[[], object]], repetitions: int, device: str) -> dict[str, float]:
+    """Median seconds of each piece of work, in turns after one warm-up."""
+
+    def now() -> float:
+        if device != "cpu":
+            torch.cuda.synchronize()
+            return time.perf_counter()
+        return time.process_time()
+
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(repetitions + 1):
+        for name, work in works.items():
+            begin = now()
+            work()
+            taken[name].append(now() - begin)
+    return {name: statistics.median(values[1:]) for name, values in taken.items()}
+
+
+def load(name: str, checkpoint: str | None, device: str) -> nn.Module:
+    torch.manual_seed(0)
+    network = NETWORKS[name](10).eval()
+    if checkpoint is not None:
+        weights = torch.load(checkpoint, weights_only=True)
+        weights = weights.get("state_dict", weights)
+        network.load_state_dict({key.removeprefix("network."): value for key, value in weights.items()})
+    return network.to(device)
+
+
+def composites(network: nn.Module, value: torch.Tensor, presets: list[str], repetitions: int, device: str) -> None:
+    """One row per preset."""
+
+    def forward() -> None:
+        with torch.no_grad():
+            network(value)
+
+    unit = flops(forward)
+    print(f"{'composite':28s} {'FLOPs ours':>10s} {'stock':>6s} {'time ours':>10s} {'stock':>6s} {'faster':>7s}")
+    for preset in presets:
+        works: dict[str, Callable[[], object]] = {
+            "forward": forward,
+            "ours": lambda name=preset: attribute(
+                network, value, composite=name, bounds=(-3.0, 3.0), chunk_size=len(value)
+            ),
+            "stock": lambda name=preset: attribute(network, value, composite=stock(name), chunk_size=len(value)),
+        }
+        work = {name: flops(works[name]) / unit for name in ("ours", "stock")}
+        taken = times(works, repetitions, device)
+        row = [work["ours"], work["stock"], taken["ours"] / taken["forward"], taken["stock"] / taken["forward"]]
+        print(
+            f"{preset:28s} {row[0]:9.2f}F {row[1]:5.2f}F {row[2]:9.2f}F {row[3]:5.2f}F {row[3] / row[2]:6.2f}x"
+            f"   (forward {1000 * taken['forward']:.0f} ms)",
+            flush=True,
+        )
+
+
+def all_classes(network: nn.Module, value: torch.Tensor, presets: list[str], repetitions: int, device: str) -> None:
+    """All classes in one pass beside zennit once per class."""
+    for preset in presets:
+
+        def repeated(name: str = preset) -> None:
+            for index in range(10):
+                target = torch.full((len(value),), index, device=value.device)
+                attribute(network, value, target, stock(name), chunk_size=len(value))
+
+        works: dict[str, Callable[[], object]] = {
+            "ours": lambda name=preset: attribute(network, value, "all", name, chunk_size=160, bounds=(-3.0, 3.0)),
+            "stock": repeated,
+        }
+        taken = times(works, repetitions, device)
+        print(
+            f"{preset:28s} ten classes: {taken['stock'] / taken['ours']:.2f}x faster than ten times zennit", flush=True
+        )
+
+
+def import_time() -> None:
+    def seconds(module: str) -> float:
+        code = f"import time; b = time.process_time(); import {module}; print(time.process_time() - b)"
+        runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(5)]
+        return statistics.median(float(run.stdout) for run in runs)
+
+    ours, torchs = seconds("audio_lrp"), seconds("torch")
+    print(f"import audio_lrp {ours:.2f} s, import torch {torchs:.2f} s, ratio {ours / torchs:.2f}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--batch", nargs="+", type=int, default=[16, 64])
+    parser.add_argument("--presets", nargs="+", choices=PRESETS, default=list(PRESETS))
+    parser.add_argument("--repetitions", type=int, default=5)
+    parser.add_argument("--checkpoint", help="weights of a trained network, with one network only")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--classes", action="store_true", help="all classes at once as well")
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    import_time()
+    for name in options.networks:
+        network = load(name, options.checkpoint, options.device)
+        for batch in options.batch:
+            print(f"\n{name}, batch {batch}")
+            value = torch.randn(batch, *network.input_shape, device=options.device)
+            if name == "AlexNet":
+                value = value.abs().clamp(max=1)
+            composites(network, value, options.presets, options.repetitions, options.device)
+            if options.classes:
+                all_classes(network, value[:16], options.presets, options.repetitions, options.device)
+
+
+if __name__ == "__main__":
+    main()

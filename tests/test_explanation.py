@@ -1,0 +1,198 @@
+"""Targets, seeds, the ledger and the modified gradient of an explanation."""
+
+from itertools import pairwise
+
+import matplotlib.colors
+import pytest
+import torch
+from torch import nn
+
+from audio_lrp.attribution import PRESETS, Epsilon, Flat, RuleMap, ZPlus, attribute
+from audio_lrp.errors import UserError
+from audio_lrp.figures import conservation_chart, pixels
+from audio_lrp.models import AudioNet
+
+BATCH, CLASSES = 5, 4
+
+
+def small_network():
+    torch.manual_seed(0)
+    return nn.Sequential(
+        *(nn.Conv1d(1, 6, 3, padding=1), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(6, 8, 3), nn.MaxPool1d(2), nn.ReLU()),
+        *(nn.AvgPool1d(3), nn.Flatten(), nn.Linear(40, 8), nn.Dropout(), nn.Linear(8, CLASSES)),
+    )
+
+
+def inputs(dtype=torch.float32):
+    return torch.randn(BATCH, 1, 64, generator=torch.Generator().manual_seed(1)).to(dtype)
+
+
+# --- targets ---
+
+
+@pytest.mark.parametrize("chunk_size", [2, 16])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_all_classes_equal_a_loop_over_classes(preset, chunk_size):
+    network, value = small_network().double(), inputs(torch.float64)
+    explanation = attribute(network, value, "all", preset, chunk_size=chunk_size)
+    assert explanation.relevance.shape == (BATCH, CLASSES, 1, 64)
+    assert explanation.target.tolist() == [list(range(CLASSES))] * BATCH
+    for index in range(CLASSES):
+        single = attribute(network, value, torch.full((BATCH,), index), preset)
+        torch.testing.assert_close(explanation.relevance[:, index], single.relevance, rtol=1e-9, atol=1e-12)
+        torch.testing.assert_close(explanation.conservation.explained[:, index], single.conservation.explained)
+        for every, one in zip(explanation.conservation.layers, single.conservation.layers, strict=True):
+            torch.testing.assert_close(every.to_bias[:, index], one.to_bias, rtol=1e-6, atol=1e-9)
+        if single.modified_gradient is not None:
+            torch.testing.assert_close(explanation.modified_gradient[:, index], single.modified_gradient)
+
+
+def test_weights_explain_a_sum_of_outputs():
+    network, value = small_network().double(), inputs(torch.float64)
+    every = attribute(network, value, "all").relevance
+    weights = torch.randn(BATCH, CLASSES, generator=torch.Generator().manual_seed(2)).double()
+    explanation = attribute(network, value, weights, chunk_size=2)
+    expected = (weights[:, :, None, None] * every).sum(dim=1)
+    torch.testing.assert_close(explanation.relevance, expected, rtol=1e-9, atol=1e-12)
+    assert torch.equal(explanation.target, weights)
+
+
+@pytest.mark.parametrize("target", ["predicted", "all"])
+def test_seed_one_is_relevance_per_logit(target):
+    network, value = small_network().double(), inputs(torch.float64)
+    logit, one = (attribute(network, value, target, seed=seed) for seed in ("logit", "one"))
+    assert torch.equal(one.conservation.explained, torch.ones_like(logit.conservation.explained))
+    scale = logit.conservation.explained[..., None, None]
+    torch.testing.assert_close(one.relevance * scale, logit.relevance, rtol=1e-9, atol=1e-12)
+
+
+def test_difference_explains_why_it_is_not_the_runner_up():
+    network, value = small_network().double(), inputs(torch.float64)
+    every = attribute(network, value, "all")
+    order = every.output.argsort(dim=1, descending=True)
+    rows = torch.arange(BATCH)
+    explanation = attribute(network, value, seed="difference")
+    expected = every.relevance[rows, order[:, 0]] - every.relevance[rows, order[:, 1]]
+    torch.testing.assert_close(explanation.relevance, expected, rtol=1e-9, atol=1e-12)
+    # The rival of any other class is the largest logit.
+    others = attribute(network, value, order[:, 3], seed="difference")
+    expected = every.relevance[rows, order[:, 3]] - every.relevance[rows, order[:, 0]]
+    torch.testing.assert_close(others.relevance, expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("target", "seed", "message"),
+    [
+        ("predicted", "two", "unknown seed 'two'"),
+        (torch.zeros(BATCH, 7), "logit", "target has 7 weights per sample but the network 4 outputs"),
+        (torch.zeros(3, CLASSES), "logit", "pass output weights \\[5, number of classes\\]"),
+        (torch.zeros(BATCH, CLASSES), "difference", "pass class indices, not weights"),
+    ],
+)
+def test_refuses(target, seed, message):
+    with pytest.raises(UserError, match=message):
+        attribute(small_network(), inputs(), target, seed=seed)
+
+
+# --- relevance divided by input ---
+
+
+@pytest.mark.parametrize("preset", ["epsilon", "epsilon_plus", "epsilon_alpha2_beta1"])
+def test_modified_gradient_times_input_is_relevance(preset):
+    value = inputs()
+    value[:, :, 40:] = 0
+    explanation = attribute(small_network(), value, composite=preset)
+    torch.testing.assert_close(explanation.modified_gradient * value, explanation.relevance)
+    assert not explanation.modified_gradient[:, :, 40:].any()
+
+
+def test_modified_gradient_of_a_reshaped_input():
+    value = torch.randn(1, 1, 8000)
+    explanation = attribute(AudioNet(), value)  # which inserts an axis first
+    torch.testing.assert_close(explanation.modified_gradient * value, explanation.relevance)
+
+
+def test_no_modified_gradient_where_relevance_does_not_follow_the_input():
+    assert attribute(small_network(), inputs(), composite="epsilon_alpha2_beta1_flat").modified_gradient is None
+    assert attribute(small_network(), inputs(), composite="zennit_epsilon_plus").modified_gradient is None
+
+
+# --- conservation ---
+
+
+def trained_network():
+    """A few steps are enough for biases that take relevance."""
+    network = small_network()
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.02)
+    for _ in range(30):
+        loss = nn.functional.cross_entropy(network(inputs()), torch.tensor([0, 1, 2, 3, 0]))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return network
+
+
+@pytest.mark.parametrize("bias", ["absorb", "ignore"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_ledger_closes(preset, bias):
+    network = trained_network()
+    composite = preset if bias == "absorb" else RuleMap({"Convolution": ZPlus(bias=bias), "Linear": Epsilon(bias=bias)})
+    conservation = attribute(network, inputs(), "all", composite).conservation
+    assert conservation.error < 1e-4
+    layers = conservation.layers
+    assert [account.name for account in layers] == ["0", "3", "6", "8", "10"]
+    assert [account.layer for account in layers] == ["Conv1d", "Conv1d", "AvgPool1d", "Linear", "Linear"]
+    torch.testing.assert_close(layers[-1].upper, conservation.explained, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(layers[0].lower, conservation.attributed, rtol=1e-4, atol=1e-4)
+    for below, above in pairwise(layers):
+        torch.testing.assert_close(above.lower, below.upper, rtol=1e-4, atol=1e-4)
+    biases = torch.stack([account.to_bias for account in layers])
+    assert bool(biases.any()) == (bias == "absorb")
+
+
+def test_a_dense_layers_account_by_hand():
+    network = nn.Sequential(nn.Linear(2, 1))
+    network.load_state_dict({"0.weight": torch.tensor([[1.0, 2.0]]), "0.bias": torch.tensor([3.0])})
+    conservation = attribute(
+        network, torch.tensor([[1.0, 2.0]]), composite=RuleMap({"Linear": Epsilon(2.0)})
+    ).conservation
+    (account,) = conservation.layers
+    amounts = [account.upper, account.lower, account.to_bias, account.to_stabilizer]
+    assert [amount.item() for amount in amounts] == pytest.approx([8.0, 4.0, 2.4, 1.6])  # denominator 8 + 2
+    assert conservation.kept == pytest.approx(0.5)
+    assert conservation.rows()[0]["rule"] == "Epsilon"
+
+
+def test_lrp0_gives_the_stabilizer_what_zeros_would_hand_out():
+    network = nn.Sequential(nn.Linear(2, 1, bias=False), nn.Linear(1, 1))
+    nn.init.zeros_(network[0].weight)
+    with torch.no_grad():
+        network[1].weight.fill_(1.0)
+        network[1].bias.fill_(0.0)
+    composite = RuleMap({"Linear": Flat()}, names={"0": Epsilon(0)})
+    conservation = attribute(network, torch.ones(1, 2), torch.tensor([0]), composite, seed="one").conservation
+    assert conservation.layers[0].to_stabilizer.item() == pytest.approx(1.0)
+    assert conservation.error < 1e-4
+
+
+def test_ledger_of_zennits_rules_has_only_the_ends():
+    explanation = attribute(small_network(), inputs(), composite="zennit_epsilon_plus")
+    conservation = explanation.conservation
+    assert conservation.layers == ()
+    kept = explanation.relevance.sum() / explanation.output.amax(dim=1).sum()
+    assert conservation.kept == pytest.approx(kept.item(), rel=1e-5)
+
+
+def test_the_ledger_as_table_and_picture():
+    conservation = attribute(trained_network(), inputs()).conservation
+    lines = conservation.table().splitlines()
+    assert lines[0].split() == ["layer", "type", "rule", "upper", "lower", "to_bias", "to_stabilizer", "gap"]
+    assert lines[1].split()[:3] == ["0", "Conv1d", "AlphaBeta"]
+    assert len(lines) == 6
+    figure = conservation_chart(conservation.rows(), "five layers")
+    (axes,) = figure.axes
+    heights = {container.get_label(): [bar.get_width() for bar in container] for container in axes.containers}
+    assert heights["inputs"] == pytest.approx([row["lower"] for row in conservation.rows()])
+    assert heights["biases"] == pytest.approx([row["to_bias"] for row in conservation.rows()])
+    assert len({matplotlib.colors.to_hex(bars[0].get_facecolor()) for bars in axes.containers}) == 3
+    assert pixels(figure).std() > 5
