@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from audio_lrp.attribution.seed import check_target
 from audio_lrp.attribution.guard import guarded, precision
+from audio_lrp.attribution.seed import check_target
 from audio_lrp.errors import UserError
 
 DEFAULT_FRACTIONS = (*(percent / 100 for percent in range(11)), *(tenth / 10 for tenth in range(2, 11)))
