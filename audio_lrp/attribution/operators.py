@@ -14,7 +14,11 @@ from torch.nn import functional as F
 from zennit.layer import Sum
 from zennit.types import AvgPool
 
+from audio_lrp.attribution.polyphase import transposed_by_phases
 from audio_lrp.errors import UserError
+
+_FEW_CHANNELS = 4
+"""Up to this many input channels the transposed strided convolution of CPU libraries is slow."""
 
 
 class Operator(Protocol):
@@ -66,6 +70,8 @@ class ConvolutionOperator:
         self._convolve_transposed: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dimensions - 1]
         # As nn.Conv2d itself does: other modes than zeros pad first; "same" may need one zero more on one side.
         self._pads_first = layer.padding_mode != "zeros" or layer.padding == "same"
+        is_dense = layer.groups == 1 and set(layer.dilation) == {1}
+        self._has_phases = is_dense and layer.in_channels <= _FEW_CHANNELS and max(layer.stride) > 1
         self._padding = (0,) * dimensions if self._pads_first or layer.padding == "valid" else layer.padding
 
     def apply(self, values: Sequence[Tensor], weights: Sequence[Tensor | None], bias: Tensor | None) -> Tensor:
@@ -95,6 +101,8 @@ class ConvolutionOperator:
 
     def _transposed_convolution(self, size: torch.Size, weights: Sequence[Tensor | None], cotangent: Tensor) -> Tensor:
         layer = self._layer
+        if self._has_phases:
+            return transposed_by_phases(cotangent, _stacked(weights, 1), layer.stride, self._padding, size)
         geometry = zip(
             size, cotangent.shape[2:], layer.kernel_size, layer.stride, self._padding, layer.dilation, strict=True
         )
