@@ -1,8 +1,7 @@
 """Where pictures and perturbation curves go: to W&B, or into files of the run's folder."""
 
 import csv
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from audio_lrp.callbacks.pictures import Picture
 from audio_lrp.faithfulness.perturbation import PerturbationCurves
 from audio_lrp.figures import perturbation_chart, pixels
 from audio_lrp.tracking import run_folder
+from audio_lrp.tracking.files import replacing
 
 
 def publish(
@@ -74,25 +74,13 @@ def _write(stem: Path, pictures: Sequence[Picture], curves: PerturbationCurves, 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:
     """Write an RGB image [height, width, 3] as PNG, whole or not at all."""
-    with _replacing(path) as temporary:
+    with replacing(path) as temporary:
         imsave(temporary, image, format="png")
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write rows as CSV, headed by the first one's names, whole or not at all."""
-    with _replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A temporary path that becomes ``path`` once it is written, so that nobody reads half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.part")
-    try:
-        yield temporary
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)

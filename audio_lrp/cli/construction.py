@@ -48,8 +48,8 @@ def _place(traceback: TracebackType | None, config: Mapping[str, Any]) -> str:
     options = {"Trainer": "--trainer: "}
     for option, value in flatten(config):
         class_name = str(value).rsplit(".", 1)[-1]
-        name = re.sub(r"\[[0-9]+\]", "", option)
-        options[class_name] = f"--{name} ({class_name}): "
+        whole_list = re.sub(r"\[[0-9]+\]", "", option)
+        options[class_name] = f"--{whole_list} ({class_name}): "
     place = ""
     while traceback is not None:
         frame = traceback.tb_frame

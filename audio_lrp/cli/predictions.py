@@ -9,6 +9,7 @@ from torch import Tensor
 
 from audio_lrp.data import Batch, CorpusDataModule
 from audio_lrp.tracking import run_folder
+from audio_lrp.tracking.files import replacing
 
 
 class PredictionTable(Callback):
@@ -40,9 +41,7 @@ class PredictionTable(Callback):
             return
         name = "predictions.csv" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.csv"
         path = run_folder(trainer) / name
-        temporary = path.with_suffix(".part")
-        with temporary.open("w", newline="") as file:
+        with replacing(path) as temporary, temporary.open("w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["file", "label", "prediction", *datamodule.class_names])
             writer.writerows(self.rows)
-        temporary.replace(path)

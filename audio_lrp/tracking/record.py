@@ -7,6 +7,8 @@ import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+from audio_lrp.tracking.files import replacing
+
 CONFIG_FILENAME = "config.yaml"
 
 
@@ -35,10 +37,8 @@ class RunRecord(Callback):
             self._record(trainer)
 
     def _record(self, trainer: Trainer) -> None:
-        path = self.folder / CONFIG_FILENAME
-        temporary = path.with_suffix(".part")
-        temporary.write_text(self.config)
-        temporary.replace(path)
+        with replacing(self.folder / CONFIG_FILENAME) as path:
+            path.write_text(self.config)
         nested: dict[str, Any] = yaml.safe_load(self.config)
         for logger in trainer.loggers:
             logger.log_hyperparams(nested)
