@@ -8,3 +8,15 @@ class UserError(Exception):
     ``"fold 7 does not exist: AudioMNIST has folds 0 to 4 for the digit task; choose one with --data.fold"``.
     The command line prints it and exits with a code other than 0; library users may catch it.
     """
+
+
+class UsageError(UserError):
+    """A mistake in the options, found before anything runs: the command ends with exit code 2.
+
+    Attributes:
+        option: the option's dotted name without ``init_args``, where the message is about one.
+    """
+
+    def __init__(self, message: str, option: str | None = None) -> None:
+        super().__init__(message)
+        self.option = option

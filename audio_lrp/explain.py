@@ -4,7 +4,6 @@ Per recording a folder with the prediction (``explanation.json``), relevance as 
 sounds, and one page over all of them, ``index.html``.
 """
 
-import argparse
 import json
 import os
 import shutil
@@ -21,6 +20,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
+from audio_lrp.arguments import CommandParser
 from audio_lrp.attribution.attribute import attribute
 from audio_lrp.attribution.audible import audible_relevance, write_wav
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
@@ -342,7 +342,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         UserError: as `explain`.
-        SystemExit: with code 2 after a mistake in the options, code 0 after ``--help``.
+        UsageError: a mistake in the options.
+        SystemExit: with code 0 after ``--help``.
     """
     options = _parser().parse_args(args)
     report = explain(
@@ -360,11 +361,10 @@ def main(args: Sequence[str] | None = None) -> None:
     print(f"explanations: {report.page}")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="audio-lrp explain",
         description="Explain what a trained network hears in recordings: predictions, pictures, sounds, arrays.",
-        allow_abbrev=False,
     )
     parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="WAV or FLAC files, or folders of them")
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="CKPT", help="a .ckpt file of audio-lrp fit")

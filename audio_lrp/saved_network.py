@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 from torch import Tensor, nn
 
+from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.data.representation import Representation, Spectrogram, Waveform
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UserError
@@ -51,14 +51,15 @@ def load_network(checkpoint: Path) -> SavedNetwork:
         UserError: the file is missing, is no such checkpoint, or names a network that cannot be made or does not fit
             its weights.
     """
-    content = _read(checkpoint)
+    content = read_checkpoint(checkpoint)
     settings = content.get("hyper_parameters")
     if not isinstance(settings, dict) or not {"num_classes", "representation"} <= settings.keys():
         raise UserError(
             f"{checkpoint} does not say what network it holds: give a checkpoint that audio-lrp fit has written"
         )
-    stored = content.get("state_dict", {})
-    weights = {name.removeprefix(_PREFIX): value for name, value in stored.items() if name.startswith(_PREFIX)}
+    weights = {
+        name.removeprefix(_PREFIX): value for name, value in content["state_dict"].items() if name.startswith(_PREFIX)
+    }
     description = content.get(DESCRIPTION, {})
     num_classes = int(settings["num_classes"])
     network = _make_network(checkpoint, settings.get("network"), num_classes, weights)
@@ -70,17 +71,6 @@ def load_network(checkpoint: Path) -> SavedNetwork:
     representation = _make_representation(checkpoint, settings["representation"], description)
     check_network(network, representation.shape, num_classes)
     return SavedNetwork(network.eval(), representation, _class_names(description, num_classes))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: give the path of a .ckpt file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any possible way
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be loaded as a checkpoint of weights alone ({reason[:150]})") from error
-    return content if isinstance(content, dict) else {}
 
 
 def _make_network(checkpoint: Path, named: object, num_classes: int, weights: Mapping[str, Tensor]) -> nn.Module:

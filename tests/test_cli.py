@@ -101,8 +101,10 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("arguments", "message"),
         [
-            ([], "no command: begin with audio-lrp fit, validate, test or predict"),
+            ([], "no command: begin with audio-lrp fit"),
             (["fitt"], "unknown command 'fitt': choose from 'fit'"),
+            (["explain", "a.wav"], "the following arguments are required: --checkpoint: see audio-lrp explain --help"),
+            (["explain", "a.wav", "--checkpoint=b", "--outptu=c"], "unknown option --outptu=c: did you mean --output?"),
             (["fit"], "missing --data and --model: start from a configuration, e.g. --config quickstart"),
             (["--config", "quickstart", "fit"], "options come after the command"),
             (["fit", "--data.root=x"], "a configuration or class comes before the options that it brings"),
@@ -170,7 +172,7 @@ class TestMessages:
         assert "there is no checkpoint missing.ckpt" in refusal(
             capsys, "test", *options, "--ckpt_path=missing.ckpt", code=1
         )
-        (in_empty_folder / "text.ckpt").write_text("not a checkpoint")
+        (in_empty_folder / "text.ckpt").write_bytes(b"RIFF$\x00\x00\x00WAVEfmt ")  # the unpickler's stack is empty
         assert "text.ckpt cannot be loaded as a checkpoint" in refusal(
             capsys, "test", *options, "--ckpt_path=text.ckpt", code=1
         )

@@ -13,7 +13,7 @@ from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_com
 
 from audio_lrp.cli.config_files import find_config, shipped_configs
 from audio_lrp.cli.main import AudioLRPCLI
-from audio_lrp.cli.usage import UsageError
+from audio_lrp.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = shipped_configs()

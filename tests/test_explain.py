@@ -12,10 +12,11 @@ import pytest
 import soundfile
 import torch
 import torchaudio
+from command_line import exit_code, only_checkpoint, only_folder, tiny_run
 from torch import nn
 
 from audio_lrp.data.representation import Spectrogram, Waveform
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UsageError, UserError
 from audio_lrp.explain import explain, main
 from audio_lrp.explain_inputs import find_audio_files, windows
 from audio_lrp.models import AudioNet, Classifier
@@ -250,9 +251,29 @@ def test_mistakes_are_told(tmp_path, waveform_checkpoint) -> None:
         arguments = {"checkpoint": waveform_checkpoint, "paths": [recording], "output": tmp_path / "out"} | changed
         with pytest.raises(UserError, match=message):
             explain(**arguments)
-    with pytest.raises(SystemExit) as mistake:
+    with pytest.raises(UsageError, match="--checkpoint"):
         main([str(recording)])
-    assert mistake.value.code == 2
+
+
+def test_the_command_explains_what_fit_has_trained(tmp_path, monkeypatch, capsys) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert exit_code("fit", *tiny_run(tmp_path / "corpus"), "--model.network.width=6", "--data.task=gender") == 0
+    checkpoint = only_checkpoint(only_folder(tmp_path / "runs"))
+    saved = load_network(checkpoint)
+    assert saved.class_names == ("male", "female")
+    assert saved.network[0].out_channels == 6
+    capsys.readouterr()
+    tone(tmp_path / "tone.wav", 0.5)
+    assert exit_code("explain", "--checkpoint", str(checkpoint), "tone.wav") == 0
+    assert "tone.wav: " in capsys.readouterr().out
+    assert (tmp_path / "explanations" / "index.html").is_file()
+
+
+def test_a_network_made_by_a_function_leaves_a_readable_checkpoint(tmp_path) -> None:
+    classifier = Classifier(lambda classes: AudioNet(classes), num_classes=10, representation="waveform")
+    assert "network" not in classifier.hparams
+    named = Classifier(AudioNet, num_classes=10, representation="waveform")
+    assert named.hparams["network"] == {"class_path": "audio_lrp.models.audionet.AudioNet", "init_args": {}}
 
 
 def test_a_checkpoint_written_by_lightning_is_enough(tmp_path) -> None:
@@ -263,7 +284,7 @@ def test_a_checkpoint_written_by_lightning_is_enough(tmp_path) -> None:
     saved = load_network(tmp_path / "audionet.ckpt")
     assert isinstance(saved.network, AudioNet)
     assert isinstance(saved.representation, Waveform)
-    assert saved.class_names == tuple("0123456789")
+    assert saved.class_names == tuple("0123456789")  # the task's, as no data module named any
     signal = torch.randn(1, 1, 8000)
     with torch.no_grad():
         torch.testing.assert_close(saved.network(signal), classifier.network.eval()(signal))

@@ -11,6 +11,8 @@ LONGEST_FILE = 400
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "arguments": set(),
+    "checkpoint_file": set(),
     "data": set(),
     "models": set(),
     "attribution": set(),
@@ -18,12 +20,22 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": set(),
     "tracking": set(),
     "callbacks": {"data", "models", "attribution", "faithfulness", "figures", "tracking"},
-    "saved_network": {"data", "models"},
+    "saved_network": {"data", "models", "checkpoint_file"},
     "explain_inputs": {"data"},
     "explain_page": set(),
-    "explain": {"data", "attribution", "figures", "saved_network", "explain_inputs", "explain_page"},
+    "explain": {"arguments", "data", "attribution", "figures", "saved_network", "explain_inputs", "explain_page"},
     "configs": set(),
-    "cli": {"data", "models", "attribution", "faithfulness", "figures", "tracking", "callbacks", "configs"},
+    "cli": {
+        "data",
+        "models",
+        "attribution",
+        "faithfulness",
+        "figures",
+        "tracking",
+        "callbacks",
+        "configs",
+        "checkpoint_file",
+    },  # the other commands it imports by name
     "__main__": {"cli"},
 }
 """Layer by layer, what of the package it may import besides itself and ``errors``."""

@@ -1,6 +1,5 @@
 """Checks of a checkpoint before anything runs."""
 
-import pickle
 from pathlib import Path
 from typing import Any
 
@@ -8,24 +7,6 @@ import torch
 from torch import nn
 
 from audio_lrp.errors import UserError
-
-
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """The content of a Lightning checkpoint, read without unpickling freely.
-
-    Raises:
-        UserError: the file does not exist, cannot be read safely, or is something else.
-    """
-    if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: give --ckpt_path the path of a .ckpt file")
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} cannot be loaded as a checkpoint of weights alone ({reason[:150]})") from error
-    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
-        raise UserError(f"{path} is not a Lightning checkpoint: it holds no state_dict")
-    return content
 
 
 def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> None:

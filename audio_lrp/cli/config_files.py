@@ -7,7 +7,7 @@ from typing import Any
 from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 import audio_lrp.configs
-from audio_lrp.cli.usage import UsageError
+from audio_lrp.errors import UsageError
 
 
 def shipped_configs() -> dict[str, Path]:

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from audio_lrp.cli.config_files import find_config
-from audio_lrp.cli.usage import UsageError
+from audio_lrp.errors import UsageError
 
 _COMMAND_LINE = "the command line"
 

@@ -17,7 +17,9 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from audio_lrp import __version__
-from audio_lrp.cli.checkpoint import batches_into_epoch, check_weights, read_checkpoint
+from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.cli.checkpoint import batches_into_epoch, check_weights
+from audio_lrp.cli.commands import COMMANDS, run_command
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
 from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
@@ -25,9 +27,8 @@ from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.predictions import PredictionTable
 from audio_lrp.cli.summary import summary
 from audio_lrp.cli.trainer import Trainer
-from audio_lrp.cli.usage import UsageError
 from audio_lrp.data import CorpusDataModule
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UsageError, UserError
 from audio_lrp.models import Classifier
 from audio_lrp.tracking import Run, RunRecord, discard_empty_folders, make_wandb_logger, wandb_session
 
@@ -221,11 +222,12 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
             an interruption. A message stands on standard error then, and no traceback.
     """
+    args = sys.argv[1:] if args is None else args
     try:
-        with wandb_session():
-            cli = AudioLRPCLI(sys.argv[1:] if args is None else args)
-        if cli.report:
-            print(f"\n{cli.report}")  # last of all, when the W&B run is complete
+        if args and args[0] in COMMANDS:
+            run_command(args[0], args[1:])
+        else:
+            _run_lightning(args)
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except SystemExit as exit_:
@@ -240,6 +242,14 @@ def main(args: Sequence[str] | None = None) -> None:
         _fail(" ".join(str(mistake).split()), 2 if isinstance(mistake, UsageError) else 1)
     finally:
         discard_empty_folders()
+
+
+def _run_lightning(args: Sequence[str]) -> None:
+    """Run one of Lightning's commands: fit, validate, test or predict."""
+    with wandb_session():
+        cli = AudioLRPCLI(args)
+    if cli.report:
+        print(f"\n{cli.report}")  # last of all, when the W&B run is complete
 
 
 def _mistake(error: BaseException) -> BaseException | None:

@@ -13,7 +13,8 @@ from torch import nn
 import audio_lrp.callbacks
 import audio_lrp.data
 import audio_lrp.models
-from audio_lrp.cli.usage import UsageError
+from audio_lrp.cli.commands import COMMANDS
+from audio_lrp.errors import UsageError
 
 _PLUGIN_BASES = (
     Callback,
@@ -48,9 +49,9 @@ def usage_error(message: str, options: Iterable[str]) -> UsageError:
 
 def _command(message: str) -> UsageError | None:
     if match := re.search(r"argument subcommand: invalid choice: (\S+) \(choose from (.*)\)", message):
-        return UsageError(f"unknown command {match[1]}: choose from {match[2]}")
+        return UsageError(f"unknown command {match[1]}: choose from {match[2]}, {', '.join(COMMANDS)}")
     if 'expected "subcommand" to be one of' in message:
-        return UsageError("no command: begin with audio-lrp fit, validate, test or predict, or see audio-lrp --help")
+        return UsageError("no command: begin with audio-lrp fit, or see audio-lrp --help")
     if "is not accepted before subcommand" in message:
         return UsageError("options come after the command: audio-lrp fit --config NAME")
     return None

@@ -26,7 +26,7 @@ class Parser(LightningArgumentParser):
         super().__init__(*args, allow_abbrev=False, **kwargs)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
-        """Raise a :class:`~audio_lrp.cli.usage.UsageError` instead of printing pages."""
+        """Raise a :class:`~audio_lrp.errors.UsageError` instead of printing pages."""
         if not self.exit_on_error:  # the parser of a nested class: the outermost one tells
             super().error(message, ex)
         commands = self._subcommands_action.choices.values() if self._subcommands_action else ()

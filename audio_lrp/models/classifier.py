@@ -1,6 +1,7 @@
 """The LightningModule that trains a network to classify clips."""
 
-from collections.abc import Callable
+from argparse import Namespace
+from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
 
 import lightning as L
@@ -60,7 +61,11 @@ class Classifier(L.LightningModule):
             raise UserError(f"label_smoothing of the model is a share from 0 to 1, not {label_smoothing}")
         if mixup < 0:
             raise UserError(f"mixup of the model is the parameter of a beta distribution, 0 or more, not {mixup}")
-        self.save_hyperparameters(ignore=["network", "optimizer", "scheduler"])
+        self.save_hyperparameters(ignore=["optimizer", "scheduler"])
+        if isinstance(network, type):  # given in Python; from a configuration it is described by its class path already
+            self.hparams["network"] = {"class_path": f"{network.__module__}.{network.__qualname__}", "init_args": {}}
+        elif not isinstance(self.hparams["network"], Mapping | Namespace):
+            del self.hparams["network"]  # a function, which a checkpoint read as data alone cannot hold
         self.network = network(num_classes)
         self.num_classes = num_classes
         self.representation = representation
@@ -127,6 +132,14 @@ class Classifier(L.LightningModule):
         self.log(f"{stage}/loss", loss, batch_size=len(batch), sync_dist=True, prog_bar=stage == "val")
         self.log_dict(scores, batch_size=len(batch), prog_bar=stage == "val")
         return logits
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Say what inputs and classes the network was trained on, so that the checkpoint is enough to use it."""
+        datamodule = getattr(self._trainer, "datamodule", None)
+        names = getattr(datamodule, "class_names", None)
+        scale = getattr(getattr(datamodule, "input_representation", None), "scale", None)
+        facts = {"class_names": None if names is None else list(names), "spectrogram_scale": scale}
+        checkpoint["audio_lrp"] = {name: value for name, value in facts.items() if value is not None}
 
     def on_test_epoch_start(self) -> None:
         """Forget the confusions of an earlier test."""

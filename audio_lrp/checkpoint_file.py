@@ -1,0 +1,26 @@
+"""Reading a checkpoint file as data alone."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audio_lrp.errors import UserError
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a Lightning checkpoint, mapped into memory; nothing in the file is executed.
+
+    Raises:
+        UserError: the file does not exist, cannot be read safely, or is something else.
+    """
+    if not path.is_file():
+        raise UserError(f"there is no checkpoint {path}: give the path of a .ckpt file")
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any possible way
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UserError(f"{path} cannot be loaded as a checkpoint of weights alone ({reason[:150]})") from error
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise UserError(f"{path} is not a Lightning checkpoint: it holds no state_dict")
+    return content
