@@ -1,9 +1,8 @@
 """Entry of the command ``audio-lrp`` and of ``python -m audio_lrp``."""
 
 import os
-import sys
 
-from audio_lrp import __version__
+from audio_lrp.cli import main as run_command_line
 
 
 def main() -> None:
@@ -11,11 +10,6 @@ def main() -> None:
     # Huge pages spare most page faults of big tensors on CPUs (1.5 to 2.5 times AudioNet's speed).
     # PyTorch reads the variable once, when it is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if sys.argv[1:] == ["--version"]:  # without the seconds that importing PyTorch takes
-        print(f"audio-lrp {__version__}")
-        return
-    from audio_lrp.cli import main as run_command_line
-
     run_command_line()
 
 

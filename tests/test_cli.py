@@ -1,5 +1,6 @@
 """The command line: its options, its messages, and the traps of LightningCLI it is to keep users out of."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from command_line import exit_code, only_checkpoint, only_folder, report, tiny_r
 from lightning.pytorch import Callback
 
 from audio_lrp import __version__
+from audio_lrp.cli.commands import COMMANDS
 from audio_lrp.models import Classifier
 
 PARSE = ["fit", "--model=Classifier", "--model.network=AudioNet", "--data=AudioMNISTDataModule", "--data.root=corpus"]
@@ -65,6 +67,22 @@ def test_importing_the_entry_does_not_import_torch_before_the_allocator_is_set_u
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+def test_help_is_one_screen_and_needs_no_torch() -> None:
+    code = "import sys; from audio_lrp.__main__ import main; main(); assert 'torch' not in sys.modules"
+    command = [sys.executable, "-c", code, "--help"]
+    output = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    lines = output.splitlines()
+    assert len(lines) < 24
+    assert max(map(len, lines)) <= 80
+    for name in COMMANDS:
+        assert sum(line[9:].split()[:1] == [name] for line in lines[2:-2]) == 1
+
+
+def test_every_command_has_a_module_with_main() -> None:
+    for name, command in COMMANDS.items():
+        assert callable(importlib.import_module(command.module).main), name
+
+
 class TestMessages:
     """Every mistake is one sentence with its mend."""
 
@@ -102,7 +120,8 @@ class TestMessages:
         ("arguments", "message"),
         [
             ([], "no command: begin with audio-lrp fit"),
-            (["fitt"], "unknown command 'fitt': choose from 'fit'"),
+            (["fitt"], "unknown command 'fitt': did you mean fit?"),
+            (["listen"], "unknown command 'listen': choose from fit, validate, test, predict, explain"),
             (["explain", "a.wav"], "the following arguments are required: --checkpoint: see audio-lrp explain --help"),
             (["explain", "a.wav", "--checkpoint=b", "--outptu=c"], "unknown option --outptu=c: did you mean --output?"),
             (["fit"], "missing --data and --model: start from a configuration, e.g. --config quickstart"),

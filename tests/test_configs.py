@@ -12,7 +12,7 @@ from command_line import exit_code, only_folder, tiny_run
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from audio_lrp.cli.config_files import find_config, shipped_configs
-from audio_lrp.cli.main import AudioLRPCLI
+from audio_lrp.cli.lightning_cli import AudioLRPCLI
 from audio_lrp.errors import UsageError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

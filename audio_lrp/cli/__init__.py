@@ -1,5 +1,5 @@
 """The command line ``audio-lrp``."""
 
-from audio_lrp.cli.main import main
+from audio_lrp.cli.entry import main
 
 __all__ = ["main"]

@@ -1,23 +1,63 @@
-"""The commands beside Lightning's own, each a module of its own that is imported when it is called."""
+"""All commands by what people do with them; each is a module of its own that is imported when it is called."""
 
 import importlib
 from collections.abc import Sequence
-from typing import Final
+from difflib import get_close_matches
+from typing import Final, NamedTuple
+
+from audio_lrp.errors import UsageError
+
+LIGHTNING: Final = "audio_lrp.cli.lightning_cli"
+
+
+class Command(NamedTuple):
+    """One command.
+
+    Attributes:
+        group: what people want when they call it; commands of a group stand together.
+        help: what it does, in 60 characters at most.
+        module: where its ``main(args)`` is.
+    """
+
+    group: str
+    help: str
+    module: str
+
 
 COMMANDS: Final = {
-    "explain": "audio_lrp.explain",
+    "fit": Command("train", "train a network: audio-lrp fit --config quickstart", LIGHTNING),
+    "validate": Command("test", "accuracy of a checkpoint on the validation speakers", LIGHTNING),
+    "test": Command("test", "accuracy of a checkpoint on the test speakers", LIGHTNING),
+    "predict": Command("test", "a table of predictions for the test recordings", LIGHTNING),
+    "explain": Command("explain", "show what a checkpoint hears in recordings", "audio_lrp.explain"),
 }
-"""Name of each command and the module whose ``main(args)`` runs it."""
+"""Every command by name, in the order of the help."""
 
 
 def run_command(name: str, args: Sequence[str]) -> None:
     """Run one of the commands.
 
     Args:
-        name: a key of `COMMANDS`.
+        name: its name.
         args: its arguments, without its name.
 
     Raises:
-        UserError: what the command has to say of its arguments and their files.
+        UserError: there is no such command, or what it has to say of its arguments and their files.
     """
-    importlib.import_module(COMMANDS[name]).main(args)
+    if name not in COMMANDS:
+        nearest = get_close_matches(name, COMMANDS, n=2)
+        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"choose from {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command {name!r}: {hint}")
+    module = COMMANDS[name].module
+    # Lightning's command line is one parser over its four commands, and needs their names.
+    importlib.import_module(module).main([name, *args] if module == LIGHTNING else args)
+
+
+def overview() -> str:
+    """The help of ``audio-lrp`` itself, within one screen of 80 columns."""
+    lines = ["usage: audio-lrp COMMAND [OPTION...]", ""]
+    heading = None
+    for name, command in COMMANDS.items():
+        lines.append(f"{command.group if command.group != heading else '':<9}{name:<12}{command.help}")
+        heading = command.group
+    return "\n".join([*lines, "", "audio-lrp COMMAND --help tells a command's options."])

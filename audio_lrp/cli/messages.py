@@ -13,7 +13,6 @@ from torch import nn
 import audio_lrp.callbacks
 import audio_lrp.data
 import audio_lrp.models
-from audio_lrp.cli.commands import COMMANDS
 from audio_lrp.errors import UsageError
 
 _PLUGIN_BASES = (
@@ -35,26 +34,12 @@ def usage_error(message: str, options: Iterable[str]) -> UsageError:
         options: the parser's option strings, among which a misspelt one is looked up.
     """
     error = (
-        _command(message)
-        or _unknown_option(message, options)
-        or _missing_option(message)
-        or _unknown_class(message)
-        or _wrong_type(message)
+        _unknown_option(message, options) or _missing_option(message) or _unknown_class(message) or _wrong_type(message)
     )
     if error is not None:
         return error
     text = " ".join(message.split())
     return UsageError(text if len(text) <= _LONGEST_MESSAGE else f"{text[:_LONGEST_MESSAGE]}...")
-
-
-def _command(message: str) -> UsageError | None:
-    if match := re.search(r"argument subcommand: invalid choice: (\S+) \(choose from (.*)\)", message):
-        return UsageError(f"unknown command {match[1]}: choose from {match[2]}, {', '.join(COMMANDS)}")
-    if 'expected "subcommand" to be one of' in message:
-        return UsageError("no command: begin with audio-lrp fit, or see audio-lrp --help")
-    if "is not accepted before subcommand" in message:
-        return UsageError("options come after the command: audio-lrp fit --config NAME")
-    return None
 
 
 def _unknown_option(message: str, options: Iterable[str]) -> UsageError | None:

@@ -1,15 +1,14 @@
-"""LightningCLI for audio-lrp: its commands, its options, and what it does around a run."""
+"""LightningCLI for audio-lrp: fit, validate, test and predict, their options, and what is done around a run."""
 
 import inspect
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import lightning as L
 import yaml
 from jsonargparse import Namespace
-from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import WandbLogger
@@ -19,7 +18,6 @@ from torch import Tensor
 from audio_lrp import __version__
 from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.cli.checkpoint import batches_into_epoch, check_weights
-from audio_lrp.cli.commands import COMMANDS, run_command
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
 from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
@@ -212,55 +210,22 @@ class AudioLRPCLI(LightningCLI):
             self.report = summary(self.trainer, str(self.subcommand), metrics)
 
 
-def main(args: Sequence[str] | None = None) -> None:
-    """Run the command line.
+def main(args: Sequence[str]) -> None:
+    """Run one of Lightning's commands: fit, validate, test or predict.
 
     Args:
-        args: its arguments; by default the process's.
+        args: the command's name and its arguments.
 
     Raises:
-        SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
-            an interruption. A message stands on standard error then, and no traceback.
+        UserError: what the user can mend; what jsonargparse raises may have it as its cause.
     """
-    args = sys.argv[1:] if args is None else args
     try:
-        if args and args[0] in COMMANDS:
-            run_command(args[0], args[1:])
-        else:
-            _run_lightning(args)
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except SystemExit as exit_:
-        # Lightning turns an interruption during a run into exit code 1.
-        if isinstance(exit_.__context__, KeyboardInterrupt):
-            _fail("interrupted", 130)
-        raise
-    except Exception as error:
-        mistake = _mistake(error)
-        if mistake is None:
-            raise
-        _fail(" ".join(str(mistake).split()), 2 if isinstance(mistake, UsageError) else 1)
+        with wandb_session():
+            cli = AudioLRPCLI(args)
     finally:
         discard_empty_folders()
-
-
-def _run_lightning(args: Sequence[str]) -> None:
-    """Run one of Lightning's commands: fit, validate, test or predict."""
-    with wandb_session():
-        cli = AudioLRPCLI(args)
     if cli.report:
         print(f"\n{cli.report}")  # last of all, when the W&B run is complete
-
-
-def _mistake(error: BaseException) -> BaseException | None:
-    """What the user can mend among the causes of an error; jsonargparse wraps errors of constructors."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, UserError | MisconfigurationException):
-        # W&B's are about accounts and servers; known by name, as the package takes a second to import.
-        if type(cause).__module__.startswith("wandb.errors"):
-            break
-        cause = cause.__cause__
-    return cause
 
 
 def _with_origin(error: UsageError, layers: Sequence[Layer]) -> UsageError:
@@ -281,8 +246,3 @@ def _settings(config: Any, option: str) -> set[str] | None:
 @rank_zero_only
 def _say(text: str) -> None:
     print(f"audio-lrp: {text}", file=sys.stderr)
-
-
-def _fail(text: str, code: int) -> NoReturn:
-    print(f"audio-lrp: error: {text}", file=sys.stderr)
-    sys.exit(code)

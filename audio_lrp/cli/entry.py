@@ -1,0 +1,71 @@
+"""Where the command line begins: help, version, one of the commands, and every mistake answered in one sentence.
+
+Nothing here imports PyTorch, which takes seconds; the commands that need it do.
+"""
+
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from audio_lrp import __version__
+from audio_lrp.cli.commands import overview, run_command
+from audio_lrp.errors import UsageError, UserError
+
+_MISTAKES_ELSEWHERE = ("wandb.errors", "lightning.fabric.utilities.exceptions")
+"""Modules of other packages whose errors are the user's mistakes; by name, as importing them takes seconds."""
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run the command line.
+
+    Args:
+        args: its arguments; by default the process's.
+
+    Raises:
+        SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
+            an interruption. A message stands on standard error then, and no traceback.
+    """
+    args = sys.argv[1:] if args is None else args
+    try:
+        _run(args)
+    except KeyboardInterrupt:
+        _fail("interrupted", 130)
+    except SystemExit as exit_:
+        # Lightning turns an interruption during a run into exit code 1.
+        if isinstance(exit_.__context__, KeyboardInterrupt):
+            _fail("interrupted", 130)
+        raise
+    except Exception as error:
+        mistake = _mistake(error)
+        if mistake is None:
+            raise
+        _fail(" ".join(str(mistake).split()), 2 if isinstance(mistake, UsageError) else 1)
+
+
+def _run(args: Sequence[str]) -> None:
+    match args:
+        case []:
+            raise UsageError("no command: begin with audio-lrp fit, or see audio-lrp --help")
+        case ["-h" | "--help", *_]:
+            print(overview())
+        case ["--version", *_]:
+            print(f"audio-lrp {__version__}")
+        case [name, *_] if name.startswith("-"):
+            raise UsageError("options come after the command: audio-lrp fit --config NAME")
+        case [name, *rest]:
+            run_command(name, rest)
+
+
+def _mistake(error: BaseException) -> BaseException | None:
+    """What the user can mend among the causes of an error; jsonargparse wraps errors of constructors."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError) or type(cause).__module__.startswith(_MISTAKES_ELSEWHERE):
+            return cause
+        cause = cause.__cause__
+    return None
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    print(f"audio-lrp: error: {text}", file=sys.stderr)
+    sys.exit(code)
