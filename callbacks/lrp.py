@@ -18,7 +18,8 @@ from audio_lrp.callbacks.publishing import publish
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.representation import Representation
 from audio_lrp.errors import UserError
-from audio_lrp.faithfulness.perturbation import DEFAULT_FRACTIONS, check_fractions, perturbation_curves
+from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, check_fractions
+from audio_lrp.faithfulness.perturbation import perturbation_curves
 
 
 @runtime_checkable

@@ -12,7 +12,8 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from audio_lrp.callbacks.pictures import Picture
-from audio_lrp.faithfulness.perturbation import PerturbationCurves
+from audio_lrp.faithfulness.curves import PerturbationCurves
+from audio_lrp.faithfulness.scores import aopc
 from audio_lrp.figures import perturbation_chart, pixels
 from audio_lrp.tracking import run_folder
 from audio_lrp.tracking.files import replacing
@@ -48,9 +49,9 @@ def _log(run: Any, prefix: str, step: int, pictures: Sequence[Picture], curves: 
         {"step": "fraction", "lineKey": "order", "lineVal": "probability"},
         {"title": title, "xname": "fraction removed"},
     )
-    values = {
+    values: dict[str, Any] = {
         f"{prefix}/perturbation": chart,
-        **{f"{prefix}/aopc_{order}": curves.aopc(order) for order in curves.orders},
+        **{f"{prefix}/aopc_{order}": aopc(curves, order).mean().item() for order in curves.orders},
         # Lightning's own charts are drawn over this; with W&B's `step` they would fall apart.
         "trainer/global_step": step,
     }
@@ -66,8 +67,8 @@ def _write(stem: Path, pictures: Sequence[Picture], curves: PerturbationCurves, 
     images = {f"map-{number}": picture.image for number, picture in enumerate(pictures)} | {"perturbation": chart}
     for name, image in images.items():
         write_image(stem.with_name(f"{stem.name}-{name}.png"), image)
-    aopc = [{"order": order, "aopc": curves.aopc(order)} for order in curves.orders]
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": curves.rows(), "aopc": aopc}
+    areas = [{"order": order, "aopc": aopc(curves, order).mean().item()} for order in curves.orders]
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": curves.rows(), "aopc": areas}
     for name, rows in tables.items():
         write_rows(stem.with_name(f"{stem.name}-{name}.csv"), rows)
 
