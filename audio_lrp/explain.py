@@ -8,7 +8,7 @@ import json
 import os
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -126,6 +126,7 @@ def explain(
     target: str = "predicted",
     composite: str = DEFAULT_COMPOSITE,
     band: tuple[float, float] | None = None,
+    plugins: Collection[str] = (),
 ) -> Report:
     """Explain what the network of a checkpoint hears in recordings.
 
@@ -139,6 +140,7 @@ def explain(
         target: name of the class to explain, or ``"predicted"``, the network's own choice in each window.
         composite: name of the LRP preset (see :func:`~audio_lrp.attribution.composite_by_name`).
         band: also make explanations audible that are limited to these frequencies, lowest and highest in Hz.
+        plugins: packages whose classes the checkpoint may name (see :func:`~audio_lrp.saved_network.load_network`).
 
     Returns:
         What was explained, and which recordings could not be read.
@@ -148,7 +150,7 @@ def explain(
     """
     files = find_audio_files(paths)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    saved = load_network(checkpoint)
+    saved = load_network(checkpoint, plugins)
     explainer = _Explainer(saved, target, composite, band, device)
     recordings: list[ExplainedRecording] = []
     unusable: dict[str, str] = {}
@@ -353,6 +355,7 @@ def main(args: Sequence[str] | None = None) -> None:
         target=options.target,
         composite=options.composite,
         band=tuple(options.band) if options.band else None,
+        plugins=options.plugin,
     )
     for name, reason in report.unusable.items():
         print(f"audio-lrp: warning: {name} was left out: {reason}", file=sys.stderr)
@@ -383,5 +386,12 @@ def _parser() -> CommandParser:
         type=float,
         metavar=("LOWEST", "HIGHEST"),
         help="also sounds of these frequencies alone, in Hz",
+    )
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose network the checkpoint may name, beside installed plugins",
     )
     return parser

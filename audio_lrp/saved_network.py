@@ -1,7 +1,7 @@
 """A trained network with all that is needed to use it, from a checkpoint alone."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -14,9 +14,13 @@ from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet
 from audio_lrp.models.classifier import check_network
+from audio_lrp.plugins import plugin_packages
 
 DESCRIPTION: Final = "audio_lrp"
 """Key of a checkpoint under which ``class_names`` and ``spectrogram_scale`` of the training data may stand."""
+
+TRUSTED: Final = frozenset({"audio_lrp", "torch", "torchvision"})
+"""Packages whose classes a checkpoint may name."""
 
 _PREFIX = "network."
 """Where :class:`~audio_lrp.models.Classifier` has its network."""
@@ -37,20 +41,23 @@ class SavedNetwork:
     class_names: tuple[str, ...]
 
 
-def load_network(checkpoint: Path) -> SavedNetwork:
+def load_network(checkpoint: str | Path, plugins: Collection[str] = ()) -> SavedNetwork:
     """Rebuild the network of a checkpoint written by ``audio-lrp fit``.
 
-    The file is read as data alone: nothing in it is executed. The class that it names as the network's must be
-    importable and a :class:`torch.nn.Module`; where it names none, the shipped network whose weights have the same
-    names and shapes is taken.
+    The file is read as data alone: nothing in it is executed. The class that it names as the network's must be a
+    :class:`torch.nn.Module` of audio-lrp, of PyTorch, of an installed plugin or of one of the stated packages: to
+    import a module is to run it. Where it names none, the shipped network whose weights have the same names and
+    shapes is taken.
 
     Args:
         checkpoint: the ``.ckpt`` file.
+        plugins: top-level packages, or modules, whose classes are trusted as well.
 
     Raises:
-        UserError: the file is missing, is no such checkpoint, or names a network that cannot be made or does not fit
-            its weights.
+        UserError: the file is missing, is no such checkpoint, or names a network that is not trusted, cannot be made
+            or does not fit its weights.
     """
+    checkpoint = Path(checkpoint)
     content = read_checkpoint(checkpoint)
     settings = content.get("hyper_parameters")
     if not isinstance(settings, dict) or not {"num_classes", "representation"} <= settings.keys():
@@ -62,7 +69,7 @@ def load_network(checkpoint: Path) -> SavedNetwork:
     }
     description = content.get(DESCRIPTION, {})
     num_classes = int(settings["num_classes"])
-    network = _make_network(checkpoint, settings.get("network"), num_classes, weights)
+    network = _make_network(checkpoint, settings.get("network"), num_classes, weights, plugins)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
@@ -73,9 +80,11 @@ def load_network(checkpoint: Path) -> SavedNetwork:
     return SavedNetwork(network.eval(), representation, _class_names(description, num_classes))
 
 
-def _make_network(checkpoint: Path, named: object, num_classes: int, weights: Mapping[str, Tensor]) -> nn.Module:
+def _make_network(
+    checkpoint: Path, named: object, num_classes: int, weights: Mapping[str, Tensor], plugins: Collection[str]
+) -> nn.Module:
     if isinstance(named, Mapping):
-        network_class = _find_class(checkpoint, str(named.get("class_path")))
+        network_class = _find_class(checkpoint, str(named.get("class_path")), plugins)
         arguments = named.get("init_args") or {}
         try:
             return network_class(num_classes, **arguments)
@@ -92,8 +101,14 @@ def _make_network(checkpoint: Path, named: object, num_classes: int, weights: Ma
     raise UserError(f"{checkpoint} does not name its network, and its weights are no shipped network's")
 
 
-def _find_class(checkpoint: Path, path: str) -> type[nn.Module]:
+def _find_class(checkpoint: Path, path: str, plugins: Collection[str]) -> type[nn.Module]:
     module, _, name = path.rpartition(".")
+    package = module.partition(".")[0]
+    if package not in TRUSTED | plugin_packages() | set(plugins):
+        raise UserError(
+            f"{checkpoint} names the network {path}, which is neither of audio-lrp nor of an installed plugin: "
+            f"if you trust it, say so with --plugin {package or path} (in Python: plugins=[{package or path!r}])"
+        )
     try:
         found = getattr(importlib.import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:

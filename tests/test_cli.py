@@ -343,6 +343,29 @@ class TestCommands:
         assert report(capsys)["test accuracy"] == lines["test accuracy"]
         assert len(list(Path("runs").glob("first/*"))) == 2
 
+    def test_a_checkpoint_alone_is_enough(
+        self, capsys: pytest.CaptureFixture[str], corpus: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        assert exit_code("fit", *tiny_run(corpus), "--model.network.width=6", "--run.test_after_fit=true") == 0
+        tested = report(capsys)["test accuracy"]
+        checkpoint = str(only_checkpoint(only_folder(Path("runs"))))
+        message = refusal(capsys, "test", "--ckpt_path", checkpoint, code=1)
+        assert "which is neither of audio-lrp nor of an installed plugin" in message
+        packages = {"command_line", "fake_corpus"}
+        monkeypatch.setattr("audio_lrp.cli.from_checkpoint.plugin_packages", lambda: packages)
+        assert exit_code("test", "--ckpt_path", checkpoint, "--run.root=second") == 0
+        assert report(capsys)["test accuracy"] == tested
+        assert exit_code("validate", f"--ckpt_path={checkpoint}", "--data.batch_size=7", "--run.root=third") == 0
+        config = yaml.safe_load((only_folder(Path("third")) / "config.yaml").read_text())
+        assert config["data"]["init_args"]["batch_size"] == 7
+        message = refusal(capsys, "test", "--ckpt_path", checkpoint, "--data.task=accent")
+        assert "expected 'digit' or 'gender'" in message
+
+    def test_an_older_checkpoint_needs_a_configuration(self, capsys: pytest.CaptureFixture[str]) -> None:
+        torch.save({"state_dict": {}}, "old.ckpt")
+        message = refusal(capsys, "test", "--ckpt_path=old.ckpt", code=1)
+        assert "old.ckpt does not hold its run's configuration: give it with --config" in message
+
     def test_validate(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         assert exit_code("validate", *tiny_run(corpus)) == 0
         printed = capsys.readouterr()

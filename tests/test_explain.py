@@ -15,6 +15,7 @@ import torchaudio
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
 from torch import nn
 
+import audio_lrp
 from audio_lrp.data.representation import Spectrogram, Waveform
 from audio_lrp.errors import UsageError, UserError
 from audio_lrp.explain import explain, main
@@ -37,6 +38,12 @@ class SpectrogramNetwork(nn.Sequential):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(nn.Conv2d(1, 2, 16, stride=16), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 14 * 14, num_classes))
+
+
+@pytest.fixture(autouse=True)
+def networks_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the networks of this file count as an installed plugin's."""
+    monkeypatch.setattr("audio_lrp.saved_network.plugin_packages", lambda: {__name__})
 
 
 def tone(path: Path, seconds: float, rate: int = 8000, channels: int = 1, frequency: float = 440.0) -> Path:
@@ -259,12 +266,12 @@ def test_the_command_explains_what_fit_has_trained(tmp_path, monkeypatch, capsys
     monkeypatch.chdir(tmp_path)
     assert exit_code("fit", *tiny_run(tmp_path / "corpus"), "--model.network.width=6", "--data.task=gender") == 0
     checkpoint = only_checkpoint(only_folder(tmp_path / "runs"))
-    saved = load_network(checkpoint)
+    saved = load_network(checkpoint, ["command_line"])
     assert saved.class_names == ("male", "female")
     assert saved.network[0].out_channels == 6
     capsys.readouterr()
     tone(tmp_path / "tone.wav", 0.5)
-    assert exit_code("explain", "--checkpoint", str(checkpoint), "tone.wav") == 0
+    assert exit_code("explain", "--checkpoint", str(checkpoint), "tone.wav", "--plugin", "command_line") == 0
     assert "tone.wav: " in capsys.readouterr().out
     assert (tmp_path / "explanations" / "index.html").is_file()
 
@@ -312,10 +319,11 @@ def test_the_scale_of_spectrograms_is_the_checkpoints(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"network": {"class_path": "os.system"}}, "not a subclass of torch.nn.Module"),
-        ({"network": {"class_path": "subprocess.Popen"}}, "not a subclass of torch.nn.Module"),
-        ({"network": {"class_path": "no_such_package.Network"}}, "cannot be imported"),
-        ({"network": {"class_path": "Network"}}, "cannot be imported"),
+        ({"network": {"class_path": "torch.hub.load"}}, "not a subclass of torch.nn.Module"),
+        ({"network": {"class_path": "torch.Generator"}}, "not a subclass of torch.nn.Module"),
+        ({"network": {"class_path": "torch.nn.NoSuchLayer"}}, "cannot be imported"),
+        ({"network": {"class_path": "subprocess.Popen"}}, "say so with --plugin subprocess"),
+        ({"network": {"class_path": "Network"}}, "say so with --plugin Network"),
         ({"network": {"class_path": "torch.nn.Bilinear"}}, "cannot be made"),
         ({"network": None}, "no shipped network's"),
         ({"representation": "cepstrum"}, "'cepstrum'"),
@@ -337,3 +345,11 @@ def test_checkpoints_that_would_run_code_are_refused(tmp_path) -> None:
     torch.save({"hyper_parameters": math.sin, "state_dict": {}}, tmp_path / "hostile.ckpt")
     with pytest.raises(UserError, match="weights alone"):
         load_network(tmp_path / "hostile.ckpt")
+
+
+def test_load_names_the_way_out_for_networks_of_others(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("audio_lrp.saved_network.plugin_packages", set)
+    path = checkpoint(tmp_path / "other.ckpt", WaveformNetwork(2), "waveform", 2)
+    with pytest.raises(UserError, match=f"if you trust it, say so with --plugin {__name__}"):
+        audio_lrp.load(path)
+    assert isinstance(audio_lrp.load(path, plugins=[__name__]).network, WaveformNetwork)

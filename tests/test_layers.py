@@ -13,6 +13,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
     "arguments": set(),
     "checkpoint_file": set(),
+    "plugins": set(),
     "data": set(),
     "models": set(),
     "attribution": set(),
@@ -20,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "figures": set(),
     "tracking": set(),
     "callbacks": {"data", "models", "attribution", "faithfulness", "figures", "tracking"},
-    "saved_network": {"data", "models", "checkpoint_file"},
+    "saved_network": {"data", "models", "checkpoint_file", "plugins"},
     "explain_inputs": {"data"},
     "explain_page": set(),
     "explain": {"arguments", "data", "attribution", "figures", "saved_network", "explain_inputs", "explain_page"},
@@ -35,6 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "callbacks",
         "configs",
         "checkpoint_file",
+        "plugins",
     },  # the other commands it imports by name
     "__main__": {"cli"},
 }

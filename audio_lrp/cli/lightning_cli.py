@@ -20,6 +20,7 @@ from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.cli.checkpoint import batches_into_epoch, check_weights
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
+from audio_lrp.cli.from_checkpoint import with_stored_configuration
 from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.predictions import PredictionTable
@@ -220,8 +221,8 @@ def main(args: Sequence[str]) -> None:
         UserError: what the user can mend; what jsonargparse raises may have it as its cause.
     """
     try:
-        with wandb_session():
-            cli = AudioLRPCLI(args)
+        with wandb_session(), with_stored_configuration(args) as complete:
+            cli = AudioLRPCLI(complete)
     finally:
         discard_empty_folders()
     if cli.report:

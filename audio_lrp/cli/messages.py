@@ -6,7 +6,7 @@ from difflib import get_close_matches
 
 import torch
 from jsonargparse import ArgumentParser
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.loggers import Logger
 from torch import nn
 
@@ -14,6 +14,7 @@ import audio_lrp.callbacks
 import audio_lrp.data
 import audio_lrp.models
 from audio_lrp.errors import UsageError
+from audio_lrp.plugins import plugin_classes
 
 _PLUGIN_BASES = (
     Callback,
@@ -140,14 +141,16 @@ def _settings(class_path: str) -> list[str]:
 
 
 def _networks() -> list[str]:
-    shipped = ((name, getattr(audio_lrp.models, name)) for name in audio_lrp.models.__all__)
+    shipped = {name: getattr(audio_lrp.models, name) for name in audio_lrp.models.__all__}
     return [
-        name for name, class_ in shipped if issubclass(class_, nn.Module) and class_ is not audio_lrp.models.Classifier
+        name
+        for name, class_ in (shipped | plugin_classes()).items()
+        if issubclass(class_, nn.Module) and not issubclass(class_, LightningModule)
     ]
 
 
 def _class_names() -> list[str]:
-    names = {*audio_lrp.callbacks.__all__, *audio_lrp.data.__all__, *audio_lrp.models.__all__}
+    names = {*audio_lrp.callbacks.__all__, *audio_lrp.data.__all__, *audio_lrp.models.__all__, *plugin_classes()}
     bases: list[type] = list(_PLUGIN_BASES)
     while bases:
         subclasses: list[type] = bases.pop().__subclasses__()

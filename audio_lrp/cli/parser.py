@@ -13,6 +13,7 @@ import audio_lrp.callbacks
 import audio_lrp.data
 import audio_lrp.models
 from audio_lrp.cli.messages import usage_error
+from audio_lrp.plugins import plugin_classes
 
 
 class Parser(LightningArgumentParser):
@@ -41,9 +42,12 @@ def shipped_classes_first() -> Iterator[None]:
     classes share. AlexNet is such a name: torchmetrics imports torchvision, which has one.
 
     Where any ``nn.Module`` fits, as for networks, every layer and every network of torchvision would be found, so
-    there a bare name means a shipped class or none.
+    there a bare name means a shipped class, a plugin's or none.
     """
-    shipped = {
+    plugins = {
+        name: (class_, f"{class_.__module__}.{class_.__qualname__}") for name, class_ in plugin_classes().items()
+    }
+    shipped: dict[str, tuple[object, str]] = plugins | {
         name: (getattr(package, name), f"{package.__name__}.{name}")
         for package in (audio_lrp.callbacks, audio_lrp.data, audio_lrp.models)
         for name in package.__all__

@@ -139,7 +139,8 @@ class Classifier(L.LightningModule):
         names = getattr(datamodule, "class_names", None)
         scale = getattr(getattr(datamodule, "input_representation", None), "scale", None)
         facts = {"class_names": None if names is None else list(names), "spectrogram_scale": scale}
-        checkpoint["audio_lrp"] = {name: value for name, value in facts.items() if value is not None}
+        known = {name: value for name, value in facts.items() if value is not None}
+        checkpoint.setdefault("audio_lrp", {}).update(known)
 
     def on_test_epoch_start(self) -> None:
         """Forget the confusions of an earlier test."""

@@ -36,6 +36,10 @@ class RunRecord(Callback):
             self._recorded = True
             self._record(trainer)
 
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Put the configuration into the checkpoint as well, which is then enough to go on with."""
+        checkpoint.setdefault("audio_lrp", {})["config"] = self.config
+
     def _record(self, trainer: Trainer) -> None:
         with replacing(self.folder / CONFIG_FILENAME) as path:
             path.write_text(self.config)
