@@ -24,6 +24,8 @@ def publish(
 ) -> None:
     """Log to every W&B logger of the trainer; where there is none, write PNG and CSV files into the run's folder.
 
+    The curves' areas, being plain numbers, go to loggers of every kind.
+
     Args:
         trainer: names the loggers, the run's folder and the step.
         prefix: what W&B's keys and the files' paths begin with, e.g. ``"lrp"`` for ``lrp/maps``.
@@ -31,6 +33,9 @@ def publish(
         curves: perturbation curves.
         title: title of the curves' chart.
     """
+    areas = {order: aopc(curves, order).mean().item() for order in curves.orders}
+    for logger in trainer.loggers:
+        logger.log_metrics({f"{prefix}/aopc_{order}": area for order, area in areas.items()}, trainer.global_step)
     runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     for run in runs:
         _log(run, prefix, trainer.global_step, pictures, curves, title)
@@ -51,7 +56,6 @@ def _log(run: Any, prefix: str, step: int, pictures: Sequence[Picture], curves: 
     )
     values: dict[str, Any] = {
         f"{prefix}/perturbation": chart,
-        **{f"{prefix}/aopc_{order}": aopc(curves, order).mean().item() for order in curves.orders},
         # Lightning's own charts are drawn over this; with W&B's `step` they would fall apart.
         "trainer/global_step": step,
     }

@@ -208,6 +208,15 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
     assert areas == {order: pytest.approx(aopc(curves, order).mean().item(), rel=1e-5) for order in curves.orders}
 
 
+def test_loggers_of_every_kind_get_the_areas(make_data, tmp_path):
+    train(make_data(), LRPCallback(**SMALL), max_epochs=1, logger=CSVLogger(tmp_path, name="", version=""))
+    with (tmp_path / "metrics.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["lrp/aopc_morf"]]
+    with next(tmp_path.rglob("*-aopc.csv")).open() as file:
+        areas = {f"lrp/aopc_{row['order']}": float(row["aopc"]) for row in csv.DictReader(file)}
+    assert [{name: float(row[name]) for name in areas} for row in rows] == [areas]
+
+
 def make_data_ready(data: CorpusDataModule) -> CorpusDataModule:
     data.prepare_data()
     data.setup("fit")
@@ -297,9 +306,10 @@ def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     records = [json.loads(line) for line in printed.splitlines()]
     items = [record["history"]["item"] for record in records if record["type"] == "history"]
-    (item,) = (item for item in items if "lrp/aopc_morf" in item)
-    assert item["trainer/global_step"] == trainer.global_step == 3
-    areas = {order: item[f"lrp/aopc_{order}"] for order in ("morf", "random", "amplitude")}
+    (numbers,) = (item for item in items if "lrp/aopc_morf" in item)
+    (item,) = (item for item in items if "lrp/maps.count" in item)
+    assert numbers["trainer/global_step"] == item["trainer/global_step"] == trainer.global_step == 3
+    areas = {order: numbers[f"lrp/aopc_{order}"] for order in ("morf", "random", "amplitude")}
 
     assert item["lrp/maps.count"] == 1
     assert item["lrp/maps.captions"][0].endswith("| relevance for 0 | epsilon_alpha2_beta1")
