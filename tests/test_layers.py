@@ -25,6 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain_inputs": {"data"},
     "explain_page": set(),
     "explain": {"arguments", "data", "attribution", "figures", "saved_network", "explain_inputs", "explain_page"},
+    "data_command": {"arguments", "data"},
     "configs": set(),
     "cli": {
         "data",

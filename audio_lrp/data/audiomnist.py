@@ -1,10 +1,11 @@
 """The AudioMNIST corpus, or another in its layout."""
 
-import json
 import re
 from pathlib import Path
 from typing import ClassVar, Final
 
+from audio_lrp.data.audiomnist_download import download_audiomnist
+from audio_lrp.data.audiomnist_metadata import METADATA, read_genders
 from audio_lrp.data.corpus import Corpus, Recording, TaskName
 from audio_lrp.data.folds import Fold, Gender, rotate_groups
 from audio_lrp.data.listing import no_recordings, visible_entries, wav_names
@@ -12,7 +13,6 @@ from audio_lrp.errors import UserError
 
 LAYOUT: Final = "data/NN/{digit}_{NN}_{repetition}.wav"
 FILE_NAME: Final = re.compile(r"([0-9])_([0-9]{2,})_([0-9]+)\.wav", re.IGNORECASE)
-METADATA: Final = "audioMNIST_meta.txt"
 
 SPEAKERS: Final = frozenset(f"{number:02d}" for number in range(1, 61))
 
@@ -45,9 +45,23 @@ class AudioMNIST(Corpus):
 
     Args:
         root: the repository's folder, or the folder ``data`` inside it.
+        download: download AudioMNIST to ``root`` where there is no corpus yet (1 GB; twice as much unpacked).
     """
 
     name: ClassVar[str] = "AudioMNIST"
+
+    def __init__(self, root: str | Path, download: bool = False) -> None:
+        super().__init__(root)
+        self.download = download
+
+    def prepare(self) -> None:
+        """Download the corpus where it is missing and this was asked for.
+
+        Raises:
+            UserError: it cannot be downloaded.
+        """
+        if self.download:
+            download_audiomnist(self.root)
 
     def scan(self) -> list[Recording]:
         """Find all recordings.
@@ -95,27 +109,3 @@ def parse_name(folder: Path, name: str, genders: dict[str, Gender]) -> Recording
         )
     digit, speaker, repetition = match.groups()
     return Recording(folder / name, int(digit), speaker, genders.get(speaker), int(repetition))
-
-
-def read_genders(path: Path) -> dict[str, Gender]:
-    """The gender of each speaker that the metadata file calls male or female; empty where there is no such file.
-
-    Raises:
-        UserError: the file is not a JSON object.
-    """
-    if not path.exists():
-        return {}
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error}); restore it from the corpus, or remove it to go without genders"
-        ) from error
-    if not isinstance(metadata, dict):
-        raise UserError(f'{path} is not a JSON object of speakers, such as {{"01": {{"gender": "male"}}}}; restore it')
-    genders: dict[str, Gender] = {}
-    for speaker, facts in metadata.items():
-        match facts.get("gender") if isinstance(facts, dict) else None:
-            case "male" | "female" as gender:
-                genders[speaker] = gender
-    return genders

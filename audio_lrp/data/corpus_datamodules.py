@@ -13,11 +13,12 @@ class AudioMNISTDataModule(CorpusDataModule):
 
     Args:
         root: the corpus's folder, which holds ``data/NN/{digit}_{NN}_{repetition}.wav``.
+        download: download AudioMNIST to ``root`` where there is no corpus yet (1 GB; twice as much unpacked).
         **kwargs: see :class:`~audio_lrp.data.CorpusDataModule`.
     """
 
-    def __init__(self, root: str, **kwargs: Any) -> None:
-        super().__init__(corpus=AudioMNIST(root), **kwargs)
+    def __init__(self, root: str, download: bool = False, **kwargs: Any) -> None:
+        super().__init__(corpus=AudioMNIST(root, download=download), **kwargs)
 
 
 class FSDDDataModule(CorpusDataModule):

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from audio_lrp.data import espeak
-from audio_lrp.data.audiomnist import METADATA, AudioMNIST
+from audio_lrp.data.audiomnist import AudioMNIST
+from audio_lrp.data.audiomnist_metadata import METADATA
 from audio_lrp.data.cache import caches_folder, exclusively
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.folds import Gender
