@@ -17,22 +17,21 @@ from typing import Any
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from audio_lrp.arguments import CommandParser
 from audio_lrp.attribution.attribute import attribute
-from audio_lrp.attribution.audible import audible_relevance, write_wav
+from audio_lrp.attribution.audible import audible_explanations, write_wav
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
-from audio_lrp.attribution.loudness import equally_loud
-from audio_lrp.attribution.timefrequency import STABILIZER, plane_relevance, spectrogram_plane
 from audio_lrp.data.decode import UnusableRecordingError, decode
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
 from audio_lrp.errors import UserError
 from audio_lrp.explain_inputs import AudioFile, Window, find_audio_files, windows
 from audio_lrp.explain_page import ExplainedRecording, ExplainedWindow, page
-from audio_lrp.figures import spectrogram_relevance, waveform_relevance
+from audio_lrp.figures import waveform_relevance
 from audio_lrp.saved_network import SavedNetwork, load_network
+from audio_lrp.views import plane_frequencies, plane_times, time_frequency_picture, time_frequency_relevance
 
 _FULL_SCALE = 32768
 _CHUNK = 16
@@ -113,9 +112,9 @@ class _Explainer:
             self.network, network_input, "predicted" if target is None else target, self.composite, chunk_size=_CHUNK
         )
         relevance = explanation.relevance
-        plane = plane_relevance(network_input, relevance, stabilizer=STABILIZER) if self.hears_waveforms else relevance
+        plane = time_frequency_relevance(network_input, relevance, explanation.modified_gradient)
         probabilities = explanation.output.softmax(dim=1)
-        return network_input, relevance, plane[:, 0], probabilities, explanation.output, explanation.target
+        return network_input, relevance, plane, probabilities, explanation.output, explanation.target
 
 
 def explain(
@@ -231,8 +230,8 @@ def _arrays(explainer: _Explainer, found: _Relevance, parts: Sequence[Window]) -
         "logits": found.logits.numpy(),
         "target": found.target.numpy(),
         "first_sample": np.array([part.begin - part.offset for part in parts]),
-        "frequencies": _frequencies(),
-        "times": _times(),
+        "frequencies": plane_frequencies().numpy(),
+        "times": plane_times().numpy(),
     }
     if explainer.hears_waveforms:
         arrays["time_frequency"] = found.plane.numpy()
@@ -253,7 +252,9 @@ def _explain_window(
         pictures.append(f"{prefix}{name}.png")
         figure.savefig(folder / pictures[-1])
     sounds = {}
-    for name, sound in _sounds(explainer, found.plane[index], part).items():
+    utterance = (part.offset, part.offset + part.length)
+    signal = torch.from_numpy(part.signal)
+    for name, sound in audible_explanations(signal, found.plane[index], utterance, explainer.band).items():
         sounds[name] = f"{prefix}{name.replace(' ', '-')}.wav"
         write_wav(folder / sounds[name], sound, SAMPLE_RATE)
     seconds = (part.begin / SAMPLE_RATE, (part.begin + part.length) / SAMPLE_RATE)
@@ -262,59 +263,25 @@ def _explain_window(
 
 def _figures(explainer: _Explainer, found: _Relevance, index: int, part: Window, title: str) -> dict[str, Figure]:
     """Relevance on the waveform, and in time and frequency beside the spectrogram."""
-    begin, end = part.offset, part.offset + part.length
-    network_input, plane = found.network_input[index, 0], found.plane[index].numpy()
-    if explainer.hears_waveforms:
-        of_samples = found.relevance[index, 0].numpy()
-        spectrogram = Spectrogram()(torch.from_numpy(part.signal)[None] * _FULL_SCALE)[0, 0]
-    else:
-        of_samples, spectrogram = _spread_over_samples(plane), network_input
-    waveform = waveform_relevance(part.signal, of_samples, title, sample_rate=SAMPLE_RATE, utterance=(begin, end))
-    time_frequency = spectrogram_relevance(
-        spectrogram.numpy(),
-        plane,
-        title,
-        frequencies=_frequencies(),
-        times=_times(),
-        utterance=(begin / SAMPLE_RATE, end / SAMPLE_RATE),
-    )
-    if explainer.hears_waveforms:
-        time_frequency.axes[0].set_title("spectrogram, -80 dB to 0 dB as 0 to 1")
-    return {"waveform": waveform, "time-frequency": time_frequency}
+    utterance = (part.offset, part.offset + part.length)
+    plane = found.plane[index]
+    of_samples = found.relevance[index, 0] if explainer.hears_waveforms else _spread_over_samples(plane)
+    return {
+        "waveform": waveform_relevance(
+            part.signal, of_samples.numpy(), title, sample_rate=SAMPLE_RATE, utterance=utterance
+        ),
+        "time-frequency": time_frequency_picture(
+            torch.from_numpy(part.signal), found.network_input[index, 0], plane, title, utterance
+        ),
+    }
 
 
-def _spread_over_samples(plane: np.ndarray[Any, np.dtype[np.float32]]) -> np.ndarray[Any, np.dtype[np.float32]]:
+def _spread_over_samples(plane: Tensor) -> Tensor:
     """Relevance of spectrogram frames, evenly over the hop around each frame's centre [8000]."""
     hop = Spectrogram.hop_length
     first = 2 * hop - hop // 2
-    spread = np.repeat(plane.sum(axis=0) / hop, hop)[: NUM_SAMPLES - first]
-    return np.pad(spread, (first, NUM_SAMPLES - first - len(spread)))
-
-
-def _sounds(explainer: _Explainer, plane: Tensor, part: Window) -> dict[str, Tensor]:
-    """The recording and its audible explanations, equally loud, as long as the recording is in the window."""
-    signal = torch.from_numpy(part.signal)
-    sounds = {
-        "original": signal,
-        "positive": audible_relevance(signal, plane, "positive"),
-        "negative": audible_relevance(signal, plane, "negative"),
-    }
-    if explainer.band is not None:
-        lowest, highest = explainer.band
-        name = f"{lowest:g} to {highest:g} Hz"
-        sounds[f"positive {name}"] = audible_relevance(signal, plane, "positive", band=explainer.band)
-        sounds[f"negative {name}"] = audible_relevance(signal, plane, "negative", band=explainer.band)
-    inside = slice(part.offset, part.offset + part.length)
-    levelled = equally_loud(torch.stack([sound[inside] for sound in sounds.values()]), SAMPLE_RATE)
-    return dict(zip(sounds, levelled, strict=True))
-
-
-def _frequencies() -> np.ndarray[Any, np.dtype[np.float64]]:
-    return spectrogram_plane().frequencies(SAMPLE_RATE)[: Spectrogram.num_bins].numpy()
-
-
-def _times() -> np.ndarray[Any, np.dtype[np.float64]]:
-    return spectrogram_plane().times(SAMPLE_RATE).numpy()
+    spread = (plane.sum(dim=0) / hop).repeat_interleave(hop)[: NUM_SAMPLES - first]
+    return nn.functional.pad(spread, (first, NUM_SAMPLES - first - len(spread)))
 
 
 @contextmanager

@@ -95,6 +95,7 @@ def spectrogram_relevance(
     times: NDArray[np.float64],
     utterance: tuple[float, float] | None = None,
     window: int = 5,
+    name: str = "network input",
 ) -> Figure:
     """A spectrogram beside its relevance map.
 
@@ -108,6 +109,7 @@ def spectrogram_relevance(
         times: centre of each column, evenly spaced, in seconds [time].
         utterance: begin and end of the utterance in seconds, marked by thin lines.
         window: odd side of the square, in bins, over which relevance is averaged.
+        name: what the spectrogram is called.
 
     Returns:
         The figure, 1000 x 420 pixels.
@@ -121,13 +123,13 @@ def spectrogram_relevance(
     padded = np.pad(relevance, window // 2)
     averaged = sliding_window_view(padded, (window, window)).mean(axis=(2, 3))
     panels = (
-        (spectrogram, "network input", "viridis", Normalize(float(spectrogram.min()), float(spectrogram.max()))),
+        (spectrogram, name, "viridis", Normalize(float(spectrogram.min()), float(spectrogram.max()))),
         (averaged, f"relevance, averaged over {window} x {window} bins", _AREA_COLORS, _symmetric(averaged)),
     )
-    for column, (values, name, colors, scale) in zip((0, 3), panels, strict=True):
+    for column, (values, label, colors, scale) in zip((0, 3), panels, strict=True):
         axes = figure.add_subplot(grid[0, column])
         image = axes.imshow(values, colors, scale, aspect="auto", origin="lower", extent=extent)
-        axes.set(xlabel="time [s]", title=name)
+        axes.set(xlabel="time [s]", title=label)
         axes.set_ylabel("frequency [Hz]" if column == 0 else "")
         axes.tick_params(labelleft=column == 0)
         if utterance is not None:

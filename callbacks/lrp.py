@@ -10,16 +10,17 @@ from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 from zennit.core import Composite
 
-from audio_lrp.attribution.attribute import attribute
+from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
 from audio_lrp.callbacks.isolation import isolated_random_state
-from audio_lrp.callbacks.pictures import relevance_pictures
-from audio_lrp.callbacks.publishing import publish
+from audio_lrp.callbacks.pictures import ExampleViews, example_views
+from audio_lrp.callbacks.publishing import Results, publish
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.representation import Representation
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, check_fractions
 from audio_lrp.faithfulness.perturbation import perturbation_curves
+from audio_lrp.views import time_frequency_relevance
 
 
 @runtime_checkable
@@ -33,22 +34,34 @@ class ExampleSource(Protocol):
         """The same clips for the same arguments, as network inputs."""
         ...
 
+    def signals(self, batch: Batch) -> Tensor:
+        """The signals behind the network inputs of ``examples``, in int16 scale [B, 8000]."""
+        ...
+
 
 class LRPCallback(Callback):
     """Shows what the network listens to: relevance maps by LRP, and perturbation curves that test them.
 
     After every n-th training epoch and the last, and after ``validate`` and ``test``, the same clips are explained
-    again. Logged to W&B are the pictures ``lrp/maps``, the chart ``lrp/perturbation`` and the areas over the curves
-    ``lrp/aopc_morf``, ``lrp/aopc_random`` and ``lrp/aopc_amplitude``, on the test split under ``lrp/test/``; with
-    another logger or none the same is written as PNG and CSV into the run's folder. Training goes on as if nothing
-    had happened, to the bit.
+    again. Training goes on as if nothing had happened, to the bit. Logged to W&B are
+
+    - ``lrp/maps``, relevance on the network's input; for waveforms also ``lrp/time_frequency``, in the plane of
+      AlexNet's spectrogram;
+    - ``lrp/audio``, of the same examples the recording, what spoke for the class and what against it, equally loud;
+    - ``lrp/perturbation``, the curves, and ``lrp/aopc_morf``, ``lrp/aopc_random``, ``lrp/aopc_amplitude``, the areas
+      over them;
+    - ``lrp/conservation_error``, the largest share of relevance that any layer cannot account for: rounding alone, so
+      that more than 1e-4 tells of a fault; not with zennit's own rules, which keep no accounts.
+
+    On the test split all keys begin with ``lrp/test/``. With another logger or none the same is written into the run's
+    folder as PNG, WAV and CSV files.
 
     A map is trustworthy where the network's confidence falls faster along ``morf`` (most relevant first) than along
     ``random`` and ``amplitude`` (loudest first).
 
     Args:
         every_n_epochs: how often in training.
-        num_pictures: how many of the examples are drawn.
+        num_pictures: how many of the examples are drawn and made audible.
         num_examples: how many examples the perturbation curves average over, spread evenly over the classes.
         target: explain the ``"label"`` or the ``"predicted"`` class.
         composite: name of an LRP preset, or any zennit composite (in a configuration by its class path).
@@ -151,10 +164,23 @@ class LRPCallback(Callback):
                 baseline=source.input_representation.silence,
                 seed=self.seed,
             )
-            pictures = relevance_pictures(batch, explanation, source.class_names, self.num_pictures)
+            views = self._views(source, batch, explanation) if self.num_pictures else []
             name, prefix = ("test", "lrp/test") if split == "test" else ("validation", "lrp")
             title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
-            publish(trainer, prefix, pictures, curves, title)
+            publish(trainer, prefix, Results(views, curves, explanation.conservation, title))
+
+    def _views(self, source: ExampleSource, batch: Batch, explanation: Explanation) -> list[ExampleViews]:
+        """Pictures and sounds of the first examples."""
+        shown = slice(self.num_pictures)
+        quotient = explanation.modified_gradient
+        planes: Tensor | None = None
+        try:
+            planes = time_frequency_relevance(
+                batch.input[shown], explanation.relevance[shown], None if quotient is None else quotient[shown]
+            )
+        except UserError as error:
+            rank_zero_warn(f"LRPCallback shows maps alone, without time, frequency and sound: {error}")
+        return [*example_views(batch, source.signals(batch)[shown], explanation, planes, source.class_names)]
 
 
 def _example_source(trainer: L.Trainer) -> ExampleSource:

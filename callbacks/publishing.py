@@ -1,17 +1,22 @@
-"""Where pictures and perturbation curves go: to W&B, or into files of the run's folder."""
+"""Where pictures, sounds and perturbation curves go: to W&B, or into files of the run's folder."""
 
 import csv
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import numpy as np
+import torch
 from lightning.pytorch.loggers import WandbLogger
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from audio_lrp.callbacks.pictures import Picture
+from audio_lrp.attribution.audible import write_wav
+from audio_lrp.attribution.conservation import Conservation
+from audio_lrp.callbacks.pictures import ExampleViews
+from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.faithfulness.curves import PerturbationCurves
 from audio_lrp.faithfulness.scores import aopc
 from audio_lrp.figures import perturbation_chart, pixels
@@ -19,60 +24,96 @@ from audio_lrp.tracking import run_folder
 from audio_lrp.tracking.files import replacing
 
 
-def publish(
-    trainer: L.Trainer, prefix: str, pictures: Sequence[Picture], curves: PerturbationCurves, title: str
-) -> None:
-    """Log to every W&B logger of the trainer; where there is none, write PNG and CSV files into the run's folder.
+@dataclass(frozen=True)
+class Results:
+    """What an explanation of the examples has to say.
 
-    The curves' areas, being plain numbers, go to loggers of every kind.
+    Attributes:
+        views: pictures and sounds of the first examples.
+        curves: perturbation curves over all examples.
+        conservation: what became of the relevance, layer by layer.
+        title: title of the curves' chart.
+    """
+
+    views: Sequence[ExampleViews]
+    curves: PerturbationCurves
+    conservation: Conservation
+    title: str
+
+    @property
+    def areas(self) -> dict[str, float]:
+        """Area over the curve of each order."""
+        return {order: aopc(self.curves, order).mean().item() for order in self.curves.orders}
+
+
+def publish(trainer: L.Trainer, prefix: str, results: Results) -> None:
+    """Log to every W&B logger of the trainer; where there is none, write files into the run's folder.
+
+    The curves' areas and the conservation error, being plain numbers, go to loggers of every kind.
 
     Args:
         trainer: names the loggers, the run's folder and the step.
         prefix: what W&B's keys and the files' paths begin with, e.g. ``"lrp"`` for ``lrp/maps``.
-        pictures: relevance maps.
-        curves: perturbation curves.
-        title: title of the curves' chart.
+        results: what to log: pictures, sounds, curves, scalars.
     """
-    areas = {order: aopc(curves, order).mean().item() for order in curves.orders}
+    scalars = {f"{prefix}/aopc_{order}": area for order, area in results.areas.items()}
+    if results.conservation.layers:  # stock rules keep no accounts
+        scalars[f"{prefix}/conservation_error"] = results.conservation.error
     for logger in trainer.loggers:
-        logger.log_metrics({f"{prefix}/aopc_{order}": area for order, area in areas.items()}, trainer.global_step)
+        logger.log_metrics(scalars, trainer.global_step)
     runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     for run in runs:
-        _log(run, prefix, trainer.global_step, pictures, curves, title)
+        _log(run, prefix, trainer.global_step, results)
     if not runs:
-        _write(run_folder(trainer) / prefix / f"step-{trainer.global_step:08d}", pictures, curves, title)
+        _write(run_folder(trainer) / prefix / f"step-{trainer.global_step:08d}", results)
 
 
-def _log(run: Any, prefix: str, step: int, pictures: Sequence[Picture], curves: PerturbationCurves, title: str) -> None:
+def _log(run: Any, prefix: str, step: int, results: Results) -> None:
     import wandb  # takes a second to import, and only runs with W&B need it
 
     # One table holds all curves, so that every quantity can be read back; the chart draws one of them.
+    curves = results.curves
     rows = curves.rows()
     chart = wandb.plot_table(
         "wandb/lineseries/v0",
         wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows]),
         {"step": "fraction", "lineKey": "order", "lineVal": "probability"},
-        {"title": title, "xname": "fraction removed"},
+        {"title": results.title, "xname": "fraction removed"},
     )
     values: dict[str, Any] = {
         f"{prefix}/perturbation": chart,
         # Lightning's own charts are drawn over this; with W&B's `step` they would fall apart.
         "trainer/global_step": step,
     }
-    if pictures:
-        values[f"{prefix}/maps"] = [wandb.Image(picture.image, caption=picture.caption) for picture in pictures]
+    for key, name in {"maps": "map", "time_frequency": "time_frequency"}.items():
+        pictures = [(view.pictures[name], view.caption) for view in results.views if name in view.pictures]
+        if pictures:
+            values[f"{prefix}/{key}"] = [wandb.Image(image, caption=caption) for image, caption in pictures]
+    sounds = [(sound, f"{name} | {view.caption}") for view in results.views for name, sound in view.sounds.items()]
+    if sounds:
+        values[f"{prefix}/audio"] = [wandb.Audio(sound, SAMPLE_RATE, caption) for sound, caption in sounds]
     run.log(values)
 
 
-def _write(stem: Path, pictures: Sequence[Picture], curves: PerturbationCurves, title: str) -> None:
-    """Write ``<stem>-map-0.png``, ..., ``<stem>-perturbation.png`` and ``.csv``, and ``<stem>-aopc.csv``."""
+def _write(stem: Path, results: Results) -> None:
+    """Write ``<stem>-perturbation.png`` and the rest.
+
+    Of each example ``-map-0.png``, ``-time_frequency-0.png``, ``-audio-0-original.wav``, ...; of all
+    ``-perturbation.png``, ``-perturbation.csv``, ``-aopc.csv`` and ``-conservation.csv``, the ledger.
+    """
+    curves = results.curves
     quantities = {name: getattr(curves, name).numpy() for name in ("accuracy", "probability", "logit")}
-    chart = pixels(perturbation_chart(curves.fractions.numpy(), quantities, curves.orders, title))
-    images = {f"map-{number}": picture.image for number, picture in enumerate(pictures)} | {"perturbation": chart}
-    for name, image in images.items():
-        write_image(stem.with_name(f"{stem.name}-{name}.png"), image)
-    areas = [{"order": order, "aopc": aopc(curves, order).mean().item()} for order in curves.orders]
+    chart = perturbation_chart(curves.fractions.numpy(), quantities, curves.orders, results.title)
+    write_image(stem.with_name(f"{stem.name}-perturbation.png"), pixels(chart))
+    for number, view in enumerate(results.views):
+        for name, image in view.pictures.items():
+            write_image(stem.with_name(f"{stem.name}-{name}-{number}.png"), image)
+        for name, sound in view.sounds.items():
+            write_wav(stem.with_name(f"{stem.name}-audio-{number}-{name}.wav"), torch.from_numpy(sound), SAMPLE_RATE)
+    areas = [{"order": order, "aopc": area} for order, area in results.areas.items()]
     tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": curves.rows(), "aopc": areas}
+    if results.conservation.layers:
+        tables["conservation"] = results.conservation.rows()
     for name, rows in tables.items():
         write_rows(stem.with_name(f"{stem.name}-{name}.csv"), rows)
 

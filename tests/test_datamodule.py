@@ -181,6 +181,15 @@ def test_examples_are_fixed_balanced_and_leave_random_numbers_alone(corpus: Tone
         assert not datamodule.examples("validate", 3, 0).input.is_inference()
 
 
+@pytest.mark.parametrize("representation", ["waveform", "spectrogram"])
+def test_the_signals_behind_examples_are_known(corpus: ToneCorpus, representation: str) -> None:
+    datamodule = ready(corpus, representation=representation)
+    batch = datamodule.examples("test", 5, 0)
+    signals = datamodule.signals(batch)
+    assert signals.abs().amax() > 1000  # in int16 scale
+    torch.testing.assert_close(datamodule.input_representation(signals), batch.input)
+
+
 def test_batch_moves_whole() -> None:
     batch = Batch(*(torch.arange(3) for _ in Batch.__dataclass_fields__))
     moved = batch.to("meta")

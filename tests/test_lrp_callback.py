@@ -12,6 +12,7 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pytest
+import soundfile
 import torch
 import yaml
 from fake_corpus import ToneCorpus
@@ -20,10 +21,11 @@ from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
-from zennit.composites import EpsilonPlusFlat
+from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 
 import audio_lrp.callbacks.lrp as lrp_module
 from audio_lrp.attribution.attribute import attribute
+from audio_lrp.attribution.audible import audible_explanations
 from audio_lrp.callbacks import LRPCallback
 from audio_lrp.callbacks.isolation import isolated_random_state
 from audio_lrp.data.batch import Batch
@@ -31,6 +33,7 @@ from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import aopc, perturbation_curves
 from audio_lrp.models import AlexNet, AudioNet, Classifier
+from audio_lrp.views import time_frequency_relevance
 
 FRACTIONS = (0.0, 0.5, 1.0)
 SMALL: dict[str, Any] = {"num_pictures": 1, "num_examples": 4, "fractions": FRACTIONS}
@@ -119,7 +122,8 @@ def test_training_is_bit_identical_with_and_without(make_data, run_folder, preci
     watched, without = Snapshot(), Snapshot()
     trainer, module = train(make_data(), LRPCallback(**SMALL), watched, precision=precision)
     plain_trainer, plain = train(make_data(), without, precision=precision)
-    assert len(list(run_folder.rglob("*.png"))) == 4  # it did work: a map and a chart in each of two epochs
+    assert len(list(run_folder.rglob("*.png"))) == 6  # it did work: two pictures and a chart in each of two epochs
+    assert len(list(run_folder.rglob("*.wav"))) == 6
     for name, value in plain.state_dict().items():
         assert torch.equal(module.state_dict()[name], value), name
     moments, plain_moments = (list(t.optimizers[0].state.values()) for t in (trainer, plain_trainer))
@@ -155,11 +159,11 @@ def test_it_works_only_in_every_nth_epoch_and_never_in_sanity_checks(make_data, 
 
         monkeypatch.setattr(lrp_module, name, spy)
 
-    for name in ("attribute", "perturbation_curves", "relevance_pictures", "publish"):
+    for name in ("attribute", "perturbation_curves", "example_views", "publish"):
         counted(name)
     trainer = make_trainer(LRPCallback(every_n_epochs=3, **SMALL), max_epochs=4, val_check_interval=0.5)
     trainer.fit(Classifier(TinyNet, 10, "waveform"), make_data())
-    once = ("attribute", "perturbation_curves", "relevance_pictures", "publish")
+    once = ("attribute", "perturbation_curves", "example_views", "publish")
     assert [name for name, _ in calls] == [*once, *once]  # the third epoch, and the last
     assert [epoch for _, epoch in calls[:4]] == [2] * 4
 
@@ -185,14 +189,17 @@ def test_a_diverged_network_costs_the_pictures_not_the_training(make_data, run_f
 def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
     trainer, module = train(make_data(), LRPCallback(**SMALL | {"num_pictures": 2}), max_epochs=1)
     stem = f"step-{trainer.global_step:08d}"
-    names = {
-        f"{stem}-{name}" for name in ("map-0.png", "map-1.png", "perturbation.png", "perturbation.csv", "aopc.csv")
-    }
-    assert {path.name for path in (run_folder / "lrp").iterdir()} == names  # and no temporary file
-    assert imread(run_folder / "lrp" / f"{stem}-map-0.png").shape[:2] == (420, 1000)
+    of_all = ("perturbation.png", "perturbation.csv", "aopc.csv", "conservation.csv")
+    sounds = ("original", "positive", "negative")
+    of_each = ("map-{}.png", "time_frequency-{}.png", *(f"audio-{{}}-{name}.wav" for name in sounds))
+    names = {*of_all, *(name.format(number) for name in of_each for number in range(2))}
+    assert {path.name for path in (run_folder / "lrp").iterdir()} == {f"{stem}-{name}" for name in names}
+    for picture in ("map-0.png", "time_frequency-1.png"):
+        assert imread(run_folder / "lrp" / f"{stem}-{picture}").shape[:2] == (420, 1000)
 
     # The same curves, computed by hand.
-    batch = make_data_ready(make_data()).examples("validate", 4, 0)
+    data = make_data_ready(make_data())
+    batch = data.examples("validate", 4, 0)
     explanation = attribute(module.network, batch.input, batch.label)
     curves = perturbation_curves(
         module.network, batch.input, batch.label, explanation.relevance, fractions=FRACTIONS, seed=0
@@ -206,6 +213,20 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
     with (run_folder / "lrp" / f"{stem}-aopc.csv").open() as file:
         areas = {row["order"]: float(row["aopc"]) for row in csv.DictReader(file)}
     assert areas == {order: pytest.approx(aopc(curves, order).mean().item(), rel=1e-5) for order in curves.orders}
+
+    # The same ledger, and the same sounds.
+    with (run_folder / "lrp" / f"{stem}-conservation.csv").open() as file:
+        ledger = list(csv.DictReader(file))
+    expected = explanation.conservation.rows()
+    assert [row["layer"] for row in ledger] == [row["layer"] for row in expected]
+    np.testing.assert_allclose([float(row["lower"]) for row in ledger], [row["lower"] for row in expected], rtol=1e-4)
+    plane = time_frequency_relevance(batch.input, explanation.relevance, explanation.modified_gradient)
+    begin, length = int(batch.offset[1]), int(batch.length[1])
+    expected_sounds = audible_explanations(data.signals(batch)[1] / 32768, plane[1], (begin, begin + length))
+    for name in sounds:
+        sound, rate = soundfile.read(run_folder / "lrp" / f"{stem}-audio-1-{name}.wav")
+        assert (rate, len(sound)) == (8000, length)
+        np.testing.assert_allclose(sound, expected_sounds[name], atol=2e-4)
 
 
 def test_loggers_of_every_kind_get_the_areas(make_data, tmp_path):
@@ -232,9 +253,11 @@ def test_both_networks_are_explained_in_validate_and_test(make_data, run_folder,
     trainer.validate(module, data, verbose=False)
     trainer.test(module, data, verbose=False)
     for folder in ("lrp", "lrp/test"):
-        assert {path.name for path in (run_folder / folder).glob("*.*")} == {
-            f"step-00000000-{name}" for name in ("map-0.png", "perturbation.png", "perturbation.csv", "aopc.csv")
-        }
+        written = {path.name.removeprefix("step-00000000-") for path in (run_folder / folder).glob("*.*")}
+        of_all = {"perturbation.png", "perturbation.csv", "aopc.csv", "conservation.csv"}
+        sounds = {f"audio-0-{name}.wav" for name in ("original", "positive", "negative")}
+        pictures = {"map-0.png", "time_frequency-0.png"} if representation == "waveform" else {"map-0.png"}
+        assert written == of_all | sounds | pictures
 
 
 def test_files_lie_where_the_logger_or_else_the_trainer_keeps_its_own(make_data, tmp_path):
@@ -262,7 +285,7 @@ def test_it_can_be_written_in_yaml():
 def test_compiled_networks_are_explained_like_plain_ones(make_data, run_folder, monkeypatch):
     seen: list[Tensor] = []
     monkeypatch.setattr(
-        lrp_module, "relevance_pictures", lambda batch, explanation, *rest: seen.append(explanation.relevance) or []
+        lrp_module, "example_views", lambda _, __, explanation, *rest: seen.append(explanation.relevance) or []
     )
     data = make_data()
     module = Classifier(TinyNet, 10, "waveform")
@@ -275,7 +298,7 @@ def test_compiled_networks_are_explained_like_plain_ones(make_data, run_folder, 
 
 def test_picture_titles_name_classes_and_composite(make_data, run_folder, monkeypatch):
     captions: list[str] = []
-    monkeypatch.setattr(lrp_module, "publish", lambda _, __, pictures, *rest: captions.append(pictures[0].caption))
+    monkeypatch.setattr(lrp_module, "publish", lambda _, __, results: captions.append(results.views[0].caption))
     data = make_data(task="gender")
     module = Classifier(TinyNet, 2, "waveform")
     with torch.no_grad():
@@ -313,7 +336,12 @@ def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp
 
     assert item["lrp/maps.count"] == 1
     assert item["lrp/maps.captions"][0].endswith("| relevance for 0 | epsilon_alpha2_beta1")
-    assert imread(log.parent / "files" / item["lrp/maps.filenames"][0]).shape[:2] == (420, 1000)
+    for key in ("lrp/maps", "lrp/time_frequency"):
+        assert imread(log.parent / "files" / item[f"{key}.filenames"][0]).shape[:2] == (420, 1000)
+    assert 0 <= numbers["lrp/conservation_error"] < 1e-4
+    caption = item["lrp/maps.captions"][0]
+    assert item["lrp/audio.captions"] == [f"{name} | {caption}" for name in ("original", "positive", "negative")]
+    assert item["lrp/audio.count"] == len(list((log.parent / "files" / "media" / "audio" / "lrp").glob("*.wav"))) == 3
 
     table = json.loads((log.parent / "files" / item["lrp/perturbation_table.path"]).read_text())
     assert table["columns"] == ["order", "fraction", "accuracy", "probability", "logit"]
@@ -350,16 +378,31 @@ def test_two_processes_train_alike_and_rank_zero_writes(tmp_path):
     script.write_text(DDP_SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=120, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "rank-0").rglob("*.png"))) == 6  # a map and a chart in two epochs and the test
+    assert len(list((tmp_path / "rank-0").rglob("*.png"))) == 9  # two pictures and a chart in two epochs and the test
     assert not (tmp_path / "rank-1").exists()
     weights, plain_weights = (torch.load(tmp_path / name) for name in ("with.pt", "without.pt"))
     assert all(torch.equal(weights[name], value) for name, value in plain_weights.items())
 
 
 def test_zennit_composites_are_taken_as_they_are(make_data, run_folder):
-    trainer, _ = train(make_data(), LRPCallback(composite=EpsilonPlusFlat(), **SMALL))
+    trainer, _ = train(make_data(), LRPCallback(composite=EpsilonPlus(), **SMALL))
     assert len(list(run_folder.rglob("*map*.png"))) == 2
+    assert len(list(run_folder.rglob("*time_frequency*.png"))) == 2
+    assert not list(run_folder.rglob("*conservation*"))  # its rules keep no accounts
     assert trainer.current_epoch == 2
+
+
+def test_relevance_of_silence_has_maps_but_no_time_frequency_form(make_data, run_folder):
+    with pytest.warns(UserWarning, match="shows maps alone, without time, frequency and sound: samples of zero have"):
+        train(make_data(), LRPCallback(composite="epsilon_alpha2_beta1_flat", **SMALL), max_epochs=1)
+    assert len(list(run_folder.rglob("*map*.png"))) == 1
+    assert not [*run_folder.rglob("*time_frequency*"), *run_folder.rglob("*.wav")]
+
+
+def test_without_pictures_there_are_curves_alone(make_data, run_folder):
+    train(make_data(), LRPCallback(**SMALL | {"num_pictures": 0}), max_epochs=1)
+    assert {path.suffix for path in run_folder.rglob("*.*")} == {".csv", ".png"}
+    assert len(list(run_folder.rglob("*.png"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Literal
 
 import soundfile
+import torch
 from torch import Tensor, nn
 
-from audio_lrp.attribution.timefrequency import STFT, spectrogram_plane
+from audio_lrp.attribution.loudness import equally_loud
+from audio_lrp.attribution.timefrequency import STFT, Segment, spectrogram_plane
 from audio_lrp.errors import UserError
 
 Sign = Literal["positive", "negative"]
@@ -100,6 +102,33 @@ def _gain(relevance: Tensor, sign: Sign, stft: STFT) -> Tensor:
     share = averaged / largest.where(largest > 0, 1.0)
     share = share if sign == "positive" else -share
     return share.masked_fill(share < _NIL, 0.0).sqrt().reshape(*relevance.shape[:-2], stft.num_bins, stft.num_frames)
+
+
+def audible_explanations(
+    signal: Tensor, plane: Tensor, utterance: Segment, band: tuple[float, float] | None = None
+) -> dict[str, Tensor]:
+    """A recording and what of it spoke for and against the explained class, equally loud.
+
+    Args:
+        signal: one second at 8 kHz in any scale [8000].
+        plane: its relevance in the plane of the paper's spectrograms [227, 227].
+        utterance: first sample of the recording and the first one after it; sounds are cut to it.
+        band: also explanations limited to these frequencies, lowest and highest in Hz.
+
+    Returns:
+        ``"original"``, ``"positive"``, ``"negative"`` and, with a band from 300 to 600 Hz, ``"positive 300 to 600 Hz"``
+        and ``"negative 300 to 600 Hz"``: samples, full scale 1 [N].
+
+    Raises:
+        UserError: as `audible_relevance`.
+    """
+    bands = {"": None} if band is None else {"": None, f" {band[0]:g} to {band[1]:g} Hz": band}
+    sounds = {"original": signal}
+    for name, limits in bands.items():
+        sounds[f"positive{name}"] = audible_relevance(signal, plane, "positive", band=limits)
+        sounds[f"negative{name}"] = audible_relevance(signal, plane, "negative", band=limits)
+    levelled = equally_loud(torch.stack([sound[slice(*utterance)] for sound in sounds.values()]), 8000)
+    return dict(zip(sounds, levelled, strict=True))
 
 
 def write_wav(path: Path, sound: Tensor, sample_rate: int = 8000) -> None:

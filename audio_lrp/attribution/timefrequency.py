@@ -278,8 +278,9 @@ def spectrogram_plane() -> STFT:
     the 227 that remain reach every sample, so the transform is inverted from them alone and no relevance falls to
     frames that are not in the picture. The recipe's spectrogram also drops the topmost bin, 227; see `plane_relevance`.
     """
-    window = torch.hann_window(455, periodic=True, dtype=torch.float64)
-    return STFT(8000, window, hop_length=35, start=2 * 35 - 455 // 2, num_frames=227)
+    with torch.inference_mode(False):  # kept for later callers, who may want gradients
+        window = torch.hann_window(455, periodic=True, dtype=torch.float64)
+        return STFT(8000, window, hop_length=35, start=2 * 35 - 455 // 2, num_frames=227)
 
 
 def plane_relevance(

@@ -227,6 +227,12 @@ class CorpusDataModule(L.LightningDataModule):
         with torch.inference_mode(False), torch.no_grad():
             return self.represent(dataset.__getitems__(chosen.tolist()))
 
+    def signals(self, batch: Batch) -> torch.Tensor:
+        """The signals behind the network inputs of `examples`: placed clips in int16 scale, on the CPU [B, 8000]."""
+        clips = next(iter(self.splits.values())).clips
+        samples, _ = clips.gather(batch.index.cpu().numpy(), self.long_clips)
+        return place(torch.from_numpy(samples), batch.offset.cpu())
+
 
 def _already_a_batch(batch: Any) -> Any:
     return batch
