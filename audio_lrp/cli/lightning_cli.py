@@ -16,6 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from audio_lrp import __version__
+from audio_lrp.callbacks import FiniteLossCallback
 from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.cli.checkpoint import batches_into_epoch, check_weights
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
@@ -177,7 +178,7 @@ class AudioLRPCLI(LightningCLI):
         settings = yaml.safe_dump(self._configuration(), sort_keys=False)
         record = RunRecord(self.run.folder, f"# audio-lrp {__version__}\n{settings}")
         table = [PredictionTable()] if self.subcommand == "predict" else []
-        self.trainer_defaults = {"callbacks": [record, *table]}
+        self.trainer_defaults = {"callbacks": [record, FiniteLossCallback(), *table]}
         return super().instantiate_trainer(**kwargs)
 
     def _configuration(self) -> dict[str, Any]:
