@@ -390,23 +390,17 @@ class TestCommands:
         options = [*tiny_run(corpus), "--trainer.max_epochs=2", "--run.root=second", f"--ckpt_path={checkpoint}"]
         capsys.readouterr()
         assert exit_code("fit", *options) == 0
-        assert "middle of an epoch" not in capsys.readouterr().err
         resumed = torch.load(only_checkpoint(only_folder(Path("second"))), weights_only=True)
         assert resumed["epoch"] == 1
 
-    def test_training_is_taken_up_within_an_epoch_not_in_silence(
-        self, capsys: pytest.CaptureFixture[str], corpus: Path
-    ) -> None:
-        options = [*tiny_run(corpus), "--data.batch_size=4"]  # five batches an epoch
-        assert exit_code("fit", *options, "--trainer.max_steps=3", "--run.root=first") == 0
-        checkpoint = only_checkpoint(only_folder(Path("first")))
-        capsys.readouterr()
-        assert exit_code("fit", *options, f"--ckpt_path={checkpoint}") == 0
-        (warning,) = (line for line in capsys.readouterr().err.splitlines() if "middle of an epoch" in line)
-        assert warning.startswith(f"audio-lrp: warning: {checkpoint} was saved in the middle of an epoch, after 3 of")
-        assert "the remaining ones are not those of an uninterrupted training" in warning
-        assert exit_code("test", *options, f"--ckpt_path={checkpoint}") == 0
-        assert "middle of an epoch" not in capsys.readouterr().err
+    def test_nothing_to_go_on_with(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
+        message = refusal(capsys, "fit", *tiny_run(corpus), "--ckpt_path=last", code=1)
+        assert "--ckpt_path last goes on with a run: give the run's --config FOLDER/config.yaml as well" in message
+        assert exit_code("fit", *tiny_run(corpus)) == 0
+        folder = only_folder(Path("runs"))
+        only_checkpoint(folder).unlink()
+        message = refusal(capsys, "fit", f"--config={folder}/config.yaml", "--ckpt_path=last", code=1)
+        assert f"there is no checkpoint in {folder.absolute()}/checkpoints" in message
 
 
 def warnings_of(capsys: pytest.CaptureFixture[str], *options: str) -> str:

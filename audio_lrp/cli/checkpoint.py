@@ -1,12 +1,15 @@
-"""Checks of a checkpoint before anything runs."""
+"""The checkpoint that a command begins with, looked at before anything runs."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
+from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.errors import UserError
+from audio_lrp.tracking.record import CONFIG_FILENAME
 
 
 def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> None:
@@ -27,14 +30,31 @@ def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> N
             )
 
 
-def batches_into_epoch(checkpoint: dict[str, Any]) -> int:
-    """How many batches of an unfinished epoch a checkpoint's training has behind it; 0 at the end of an epoch.
+def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path | None]:
+    """The checkpoint of a training that is taken up again, and the folder of the run that it goes on in.
 
-    Lightning goes on with the number of the next batch, but not with the batch: the data loader begins its order
-    anew.
+    Args:
+        checkpoint: a file, or ``"last"`` for the newest of the run whose configuration is given.
+        configs: the configuration files.
+
+    Returns:
+        The checkpoint's path and the run's folder; None instead of the folder for a new run, which begins with the
+        checkpoint of another.
+
+    Raises:
+        UserError: there is no run or no checkpoint to go on from.
     """
-    progress = checkpoint.get("loops", {}).get("fit_loop", {}).get("epoch_loop.batch_progress", {})
-    return 0 if progress.get("is_last_batch", True) else int(progress["current"]["ready"])
+    folders = [Path(config).parent for config in configs if Path(config).name == CONFIG_FILENAME]
+    if checkpoint != "last":
+        path = Path(checkpoint)
+        owner = path.absolute().parent.parent
+        return path, owner if any(folder.absolute() == owner for folder in folders) else None
+    if not folders:
+        raise UserError("--ckpt_path last goes on with a run: give the run's --config FOLDER/config.yaml as well")
+    paths = sorted(folders[-1].glob("checkpoints/*.ckpt"))
+    if not paths:
+        raise UserError(f"there is no checkpoint in {folders[-1] / 'checkpoints'}: that run must begin anew")
+    return max(paths, key=lambda path: read_checkpoint(path).get("global_step", 0)), folders[-1].absolute()
 
 
 def _shape(weight: torch.Tensor | None) -> str:

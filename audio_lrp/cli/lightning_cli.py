@@ -18,7 +18,7 @@ from torch import Tensor
 from audio_lrp import __version__
 from audio_lrp.callbacks import FiniteLossCallback
 from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.cli.checkpoint import batches_into_epoch, check_weights
+from audio_lrp.cli.checkpoint import check_weights, continued_run
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
 from audio_lrp.cli.from_checkpoint import with_stored_configuration
@@ -51,6 +51,7 @@ class AudioLRPCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self.report = ""
+        self.continued: Path | None = None  # the folder of the run that is taken up again
         self.metrics: dict[str, Tensor] = {}  # of fit, which a test after it forgets
         super().__init__(
             Classifier,
@@ -81,10 +82,14 @@ class AudioLRPCLI(LightningCLI):
         main_kwargs |= {"prog": "audio-lrp", "version": __version__, "description": sys.modules["audio_lrp"].__doc__}
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
         self.parser.add_instantiator(make_wandb_logger, WandbLogger)
+        self.parser.add_instantiator(self._make_run, Run)
+
+    def _make_run(self, class_type: type[Run], **settings: Any) -> Run:
+        return class_type(**settings, continued=self.continued)
 
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The run's options, and the links that let users state things once."""
-        parser.add_class_arguments(Run, "run")
+        parser.add_class_arguments(Run, "run", skip={"continued"})
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.representation", "model.init_args.representation", apply_on="instantiate")
         parser.link_arguments("run.folder", "trainer.default_root_dir", apply_on="instantiate")
@@ -107,6 +112,8 @@ class AudioLRPCLI(LightningCLI):
         except UsageError as error:
             raise _with_origin(error, layers) from error
         self._warn_of_switches(layers)
+        options = [layer.settings for layer in layers if not layer.is_file]
+        self.new_folder_wanted = any({"run.root", "run.experiment"} & settings.keys() for settings in options)
 
     def _warn_of_switches(self, layers: Sequence[Layer]) -> None:
         for switch in class_switches(layers):
@@ -134,8 +141,13 @@ class AudioLRPCLI(LightningCLI):
                 self.model.make_scheduler(self.model.make_optimizer(self.model.parameters()))
 
     def before_instantiate_classes(self) -> None:
-        """Name the experiment after the first configuration file where the user did not."""
+        """Find the run that is taken up again; name a new one after the first configuration file by default."""
         config = self.config[self.subcommand]
+        if config.ckpt_path is not None and self.subcommand == "fit":
+            checkpoint, self.continued = continued_run(config.ckpt_path, config.config or [])
+            config.ckpt_path = str(checkpoint)
+            if self.new_folder_wanted:
+                self.continued = None
         if config.run.experiment is None:
             config.run.experiment = Path(str(config.config[0])).stem if config.config else self.subcommand
 
@@ -151,13 +163,8 @@ class AudioLRPCLI(LightningCLI):
     def _check_checkpoint(self, path: Path) -> None:
         checkpoint = read_checkpoint(path)
         check_weights(path, checkpoint, self.model)
-        batches = batches_into_epoch(checkpoint)
-        if self.subcommand == "fit" and batches:
-            _say(
-                f"warning: {path} was saved in the middle of an epoch, after {batches} of its batches: the remaining "
-                "ones are not those of an uninterrupted training; to go on exactly, take a checkpoint from the end "
-                "of an epoch"
-            )
+        if self.continued is not None:
+            _say(f"the run in {self.continued} goes on at step {checkpoint['global_step']}")
 
     def _check_links(self) -> None:
         """A class without the linked argument would be linked to nothing, in silence."""

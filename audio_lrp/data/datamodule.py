@@ -1,5 +1,6 @@
 """The LightningDataModule of every corpus: task, fold, representation, placement."""
 
+import os
 from typing import Any, Literal, get_args
 
 import lightning as L
@@ -16,6 +17,7 @@ from audio_lrp.data.placement import place, placement_offsets
 from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, SpectrogramScale, Waveform
 from audio_lrp.data.splits import SplitName, split_recordings
 from audio_lrp.data.tasks import TASKS
+from audio_lrp.data.training_loader import ResumableLoader, seed_batch
 from audio_lrp.errors import UserError
 
 Placement = Literal["random", "fixed"]
@@ -143,16 +145,21 @@ class CorpusDataModule(L.LightningDataModule):
             )
 
     def _loader(self, split: SplitName) -> DataLoader[Batch]:
-        training = split == "train"
-        return DataLoader(
-            self.splits[split],
-            batch_size=self.batch_size,
-            sampler=self._training_order() if training else None,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            collate_fn=_already_a_batch,
-            pin_memory=torch.cuda.is_available(),
-        )
+        settings: dict[str, Any] = {
+            "batch_size": self.batch_size,
+            "num_workers": self.num_workers,
+            "persistent_workers": self.num_workers > 0,
+            "collate_fn": _already_a_batch,
+            "pin_memory": torch.cuda.is_available(),
+        }
+        if split != "train":
+            return DataLoader(self.splits[split], **settings)
+        order = self._training_order()
+        return ResumableLoader(self.splits[split], sampler=order, first_batch=self._batches_done, **settings)
+
+    def _batches_done(self) -> int:
+        """How many batches of the epoch training has behind it: more than 0 when it begins in the middle of one."""
+        return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _training_order(self) -> DistributedSampler[Batch]:
         """An order that depends on seed and epoch alone, also in a training that was taken up again."""
@@ -180,6 +187,18 @@ class CorpusDataModule(L.LightningDataModule):
     def predict_dataloader(self) -> DataLoader[Batch]:
         """Test clips."""
         return self._loader("test")
+
+    def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
+        """Let the random numbers of a training batch depend on its place in the training and on the seed alone.
+
+        Those of augmentation, mixup and dropout follow: a training that is taken up again in the middle of an epoch
+        draws what it would have drawn, and no two processes draw the same. Without ``seed_everything`` they are left
+        to chance.
+        """
+        seed = os.environ.get("PL_GLOBAL_SEED")
+        if seed is not None and self.trainer is not None and self.trainer.training:
+            seed_batch(int(seed), self.trainer.current_epoch, self._batches_done(), self.trainer.global_rank)
+        return batch
 
     def on_after_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Place the clips and compute their representation on the batch's device."""

@@ -26,16 +26,24 @@ class Run:
         experiment: folder that groups the runs of one experiment; the command line takes the name of the first
             configuration file where it is not given.
         test_after_fit: whether ``fit`` ends with a test of the best checkpoint.
+        continued: folder of the run that is taken up again; a new one by default.
     """
 
-    def __init__(self, root: str = "runs", experiment: str | None = None, test_after_fit: bool = False) -> None:
+    def __init__(
+        self,
+        root: str = "runs",
+        experiment: str | None = None,
+        test_after_fit: bool = False,
+        continued: Path | None = None,
+    ) -> None:
         self.root = Path(root).expanduser().absolute()
         self.experiment = experiment or "unnamed"
         self.test_after_fit = test_after_fit
+        self.continued = continued
 
     @cached_property
     def folder(self) -> Path:
-        """The run's own folder, new and empty: created at the first access, by the run's first process alone.
+        """The run's own folder: a new one is created at the first access, by the run's first process alone.
 
         Raises:
             UserError: the folder cannot be created.
@@ -44,7 +52,7 @@ class Run:
             # Processes started by torchrun or SLURM do not inherit the variable; they write nothing before
             # RunRecord tells them the folder.
             return Path(os.environ.get(_FOLDER_VARIABLE, self.root))
-        folder = self._create()
+        folder = self.continued or self._create()
         os.environ[_FOLDER_VARIABLE] = str(folder)
         return folder
 
