@@ -216,6 +216,7 @@ class TestWandb:
             monkeypatch.setenv(name, value)
         seen: dict[str, Any] = {}
         monkeypatch.setattr(WandbLogger, "__init__", lambda self, **given: seen.update(given))
+        monkeypatch.setattr("wandb.login", lambda **_: True)
         with wandb_session():
             make_wandb_logger(WandbLogger, save_dir="runs/name/time", resume=None, dir=None, **settings)
         assert seen.pop("mode", None) == mode

@@ -1,0 +1,178 @@
+"""Whole runs against a W&B server on loopback, with the real client."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import yaml
+from command_line import exit_code, only_folder, tiny_run
+from wandb_server import WandbServer
+
+WANDB = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("corpus")
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working directory and a home of the test's own, and none of W&B's variables but the online mode."""
+    for name in [name for name in os.environ if name.startswith(("WANDB_", "AUDIO_LRP_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[WandbServer]:
+    with WandbServer() as server:
+        server.use(monkeypatch)
+        yield server
+    assert server.unknown == []
+
+
+def wandb(*arguments: str) -> str:
+    """Run W&B's own command line."""
+    command = [sys.executable, "-m", "wandb", *arguments]
+    result = subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0, result.stderr
+    return result.stdout + result.stderr
+
+
+def wandb_folders(run_folder: Path) -> list[str]:
+    return sorted(map(str, run_folder.glob("wandb/*run-*-*")))
+
+
+class Crash(L.Callback):
+    """A machine that goes down before a step of the training."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.global_step == self.step:
+            raise RuntimeError("power failure")
+
+
+class ServerCrash(L.Callback):
+    """A server that dies in the middle of a run."""
+
+    server: WandbServer
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 0:
+            self.server.stop()
+
+
+def test_online_run(corpus: Path, server: WandbServer) -> None:
+    callbacks = ["--trainer.callbacks+=LRPCallback", "--trainer.callbacks.num_examples=2"]
+    callbacks += ["--trainer.callbacks.num_pictures=1", "--trainer.callbacks+=ConfusionMatrixCallback"]
+    assert exit_code("fit", *tiny_run(corpus), *WANDB, *callbacks, "--run.test_after_fit=true") == 0
+    run = server.only_run()
+    assert run.project == "tests"
+    assert run.exit_code == 0
+    assert run.attributes["displayName"].startswith("fit-")
+    keys = {key for line in run.history for key in line}
+    assert {"train/loss", "val/accuracy", "val/loss", "lrp/maps", "lrp/perturbation_table"} <= keys
+    # The configuration is complete and nested, and the one beside the checkpoints.
+    saved = yaml.safe_load((only_folder(Path("runs")) / "config.yaml").read_text())
+    for name in ("model", "data", "trainer", "run", "seed_everything"):
+        assert run.config[name]["value"] == saved[name]
+    # Pictures and tables have arrived, not only their names.
+    for key in ("lrp/maps", "test/confusion_matrix", "test/confusion_matrix_table"):
+        (value,) = run.values(key)
+        for path in value.get("filenames") or [value["path"]]:
+            assert run.files[path]
+
+
+def test_run_is_taken_up_again(corpus: Path, server: WandbServer) -> None:
+    crash = ["--trainer.callbacks+=test_wandb_server.Crash", "--trainer.callbacks.step=7"]
+    options = [*tiny_run(corpus), *WANDB, "--data.batch_size=4", "--trainer.max_epochs=2"]
+    checkpoints = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1"]
+    with pytest.raises(RuntimeError, match="power failure"):
+        exit_code("fit", *options, *checkpoints, *crash)
+    run = server.only_run()
+    assert run.exit_code == 1
+    logged = len(run.history)
+    folder = only_folder(Path("runs"))
+    assert exit_code("fit", f"--config={folder}/config.yaml", "--ckpt_path=last", "--trainer.callbacks.step=-1") == 0
+    assert server.only_run() is run
+    assert run.exit_code == 0
+    assert run.history[:logged][-1]["_step"] == logged - 1
+    assert [line["_step"] for line in run.history] == list(range(len(run.history)))
+    steps = [line["trainer/global_step"] for line in run.history if "train/loss" in line]
+    assert steps == list(range(10))
+    assert only_folder(Path("runs")) == folder
+
+
+def test_offline_run_is_taken_up_again(
+    corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, in_empty_folder: Path
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    crash = ["--trainer.callbacks+=test_wandb_server.Crash", "--trainer.callbacks.step=7"]
+    options = [*tiny_run(corpus), *WANDB, "--data.batch_size=4", "--trainer.max_epochs=2"]
+    checkpoints = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1"]
+    with pytest.raises(RuntimeError, match="power failure"):
+        exit_code("fit", *options, *checkpoints, *crash)
+    folder = only_folder(Path("runs"))
+    assert exit_code("fit", f"--config={folder}/config.yaml", "--ckpt_path=last", "--trainer.callbacks.step=-1") == 0
+    assert server.runs == {}
+    assert len(wandb_folders(folder)) == 2
+    wandb("sync", *wandb_folders(folder))
+    run = server.only_run()
+    steps = [line["trainer/global_step"] for line in run.history if "train/loss" in line]
+    assert steps == list(range(10))
+    assert run.exit_code == 0
+
+
+@pytest.mark.parametrize("reason", ["unreachable", "wrong key"])
+def test_run_stays_offline_where_the_server_cannot_be_used(
+    corpus: Path,
+    server: WandbServer,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    reason: str,
+) -> None:
+    monkeypatch.setattr("audio_lrp.tracking.wandb_logger._LOGIN_PATIENCE", 1)
+    if reason == "unreachable":
+        server.stop()
+    else:
+        server.use(monkeypatch, key="9" * 40)
+    assert exit_code("fit", *tiny_run(corpus), *WANDB) == 0
+    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("audio-lrp: warning")]
+    assert len(warnings) == 1
+    assert "the run is kept offline, and wandb sync uploads it later" in warnings[0]
+    assert server.runs == {}
+    if reason == "unreachable":
+        server.start()
+    server.use(monkeypatch)
+    wandb("sync", *wandb_folders(only_folder(Path("runs"))))
+    assert server.only_run().values("val/accuracy")
+    assert server.only_run().exit_code == 0
+
+
+def test_server_that_dies_in_the_middle_of_a_run(
+    corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
+    monkeypatch.setattr(ServerCrash, "server", server, raising=False)
+    options = [*tiny_run(corpus), *WANDB, "--trainer.max_epochs=3"]
+    assert exit_code("fit", *options, "--trainer.callbacks=test_wandb_server.ServerCrash") == 0
+    printed = capfd.readouterr()
+    (warning,) = [line for line in printed.err.splitlines() if line.startswith("audio-lrp: warning")]
+    command = warning.split("to upload it: ")[1].split()
+    assert command[0] == "wandb"
+    assert len(server.only_run().values("val/accuracy")) < 3
+    server.start()
+    wandb(*command[1:])
+    assert len(server.only_run().values("val/accuracy")) == 3
+    assert server.only_run().exit_code == 0
