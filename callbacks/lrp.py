@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import Literal, Protocol, runtime_checkable
 
 import lightning as L
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
-from torch import Tensor
+from torch import Tensor, nn
 from zennit.core import Composite
 
 from audio_lrp.attribution.attribute import Explanation, attribute
@@ -56,6 +56,9 @@ class LRPCallback(Callback):
     On the test split all keys begin with ``lrp/test/``. With another logger or none the same is written into the run's
     folder as PNG, WAV and CSV files.
 
+    The network is the one that validation sees: with averaged weights where a ``WeightAveraging`` callback averages
+    them. A failure costs the pictures and a warning, not the training.
+
     A map is trustworthy where the network's confidence falls faster along ``morf`` (most relevant first) than along
     ``random`` and ``amplitude`` (loudest first).
 
@@ -68,6 +71,7 @@ class LRPCallback(Callback):
         unit: what the curves remove at once: samples in a row of a waveform, the side of a square in a spectrogram.
         fractions: fractions of the input at which the curves are evaluated, rising from 0.
         seed: chooses the examples and the random order.
+        on_error: whether a failure to explain or to log is a warning (``"warn"``) or ends the run (``"raise"``).
 
     Raises:
         UserError: an option is out of its range, or, when the trainer starts, the data module cannot give examples.
@@ -86,6 +90,7 @@ class LRPCallback(Callback):
         unit: int = 1,
         fractions: Sequence[float] = DEFAULT_FRACTIONS,
         seed: int = 0,
+        on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         self.every_n_epochs = every_n_epochs
         self.num_pictures = num_pictures
@@ -95,6 +100,7 @@ class LRPCallback(Callback):
         self.unit = unit
         self.fractions = tuple(fractions)
         self.seed = seed
+        self.on_error = on_error
         self._explained_step = -1
         self._check_options()
 
@@ -109,6 +115,8 @@ class LRPCallback(Callback):
             )
         if self.target not in ("label", "predicted"):
             raise UserError(f"target of LRPCallback is 'label' or 'predicted', not {self.target!r}")
+        if self.on_error not in ("warn", "raise"):
+            raise UserError(f"on_error of LRPCallback is 'warn' or 'raise', not {self.on_error!r}")
         check_fractions(self.fractions)
         if isinstance(self.composite, str):
             composite_by_name(self.composite, bounds=(0.0, 1.0))  # tells an unknown name
@@ -142,8 +150,21 @@ class LRPCallback(Callback):
         if not trainer.is_global_zero:  # nothing below is a collective operation: the other processes go on
             return
         self._explained_step = trainer.global_step
+        try:
+            self._explain_examples(trainer, pl_module, split)
+        except Exception as error:
+            if self.on_error == "raise":
+                raise
+            rank_zero_warn(
+                f"LRPCallback shows nothing at step {trainer.global_step} ({type(error).__name__}: {error}); "
+                "the run goes on, set on_error to 'raise' to stop here"
+            )
+
+    def _explain_examples(
+        self, trainer: L.Trainer, pl_module: L.LightningModule, split: Literal["validate", "test"]
+    ) -> None:
         source = _example_source(trainer)
-        network = getattr(pl_module, "network", pl_module)
+        network = _validated_network(trainer, pl_module)
         with isolated_random_state(pl_module.device):
             batch = source.examples(split, self.num_examples, self.seed).to(pl_module.device)
             target: Tensor | Literal["predicted"] = batch.label if self.target == "label" else "predicted"
@@ -181,6 +202,17 @@ class LRPCallback(Callback):
         except UserError as error:
             rank_zero_warn(f"LRPCallback shows maps alone, without time, frequency and sound: {error}")
         return [*example_views(batch, source.signals(batch)[shown], explanation, planes, source.class_names)]
+
+
+def _validated_network(trainer: L.Trainer, pl_module: L.LightningModule) -> nn.Module:
+    """The network as validation sees it; Lightning puts averaged weights in place for validation alone."""
+    module: nn.Module = pl_module
+    if trainer.state.fn == TrainerFn.FITTING:
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]
+            if isinstance(callback, WeightAveraging) and callback._average_model is not None:
+                module = callback._average_model.module
+    network: nn.Module = getattr(module, "network", module)
+    return network
 
 
 def _example_source(trainer: L.Trainer) -> ExampleSource:

@@ -1,5 +1,6 @@
 """The LRP callback: what it logs and where, and that training does not notice it."""
 
+import copy
 import csv
 import json
 import random
@@ -17,7 +18,7 @@ import torch
 import yaml
 from fake_corpus import ToneCorpus
 from jsonargparse import ArgumentParser
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 from matplotlib.image import imread
 from torch import Tensor, nn
@@ -143,8 +144,42 @@ def test_nothing_is_left_behind_not_even_by_an_exception(make_data, run_folder, 
     L.seed_everything(1)
     module = Classifier(TinyNet, 10, "waveform")
     with pytest.raises(RuntimeError, match="the disk is full"):
-        make_trainer(before, LRPCallback(**SMALL)).fit(module, make_data())
+        make_trainer(before, LRPCallback(**SMALL, on_error="raise")).fit(module, make_data())
     assert state_of(module) == before.states[0]
+
+
+def test_a_failure_costs_the_pictures_not_the_training(make_data, run_folder, monkeypatch):
+    def fail(*arguments: Any) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(lrp_module, "publish", fail)
+    with pytest.warns(UserWarning, match=r"shows nothing at step \d+ \(OSError: the disk is full\); the run goes on"):
+        trainer, module = train(make_data(), LRPCallback(**SMALL))
+    _, plain = train(make_data())
+    assert trainer.current_epoch == 2
+    assert all(torch.equal(value, plain.state_dict()[name]) for name, value in module.state_dict().items())
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_averaged_weights_are_explained_where_validation_uses_them(make_data, run_folder, monkeypatch, order):
+    explained: list[nn.Module] = []
+
+    def spy(network: nn.Module, *arguments: Any, **options: Any) -> Any:
+        explained.append(copy.deepcopy(network))
+        return attribute(network, *arguments, **options)
+
+    monkeypatch.setattr(lrp_module, "attribute", spy)
+    averaging = EMAWeightAveraging(decay=0.5)
+    callbacks = [averaging, LRPCallback(every_n_epochs=2, **SMALL)][::order]
+    trainer, module = train(make_data(), *callbacks, Snapshot(), max_epochs=3)
+    assert len(explained) == 2
+    averaged = averaging._average_model.module.network.state_dict()
+    assert all(torch.equal(value, averaged[name]) for name, value in explained[-1].state_dict().items())
+    assert not torch.equal(next(explained[0].parameters()), next(explained[1].parameters()))
+    with torch.no_grad():  # a test explains the weights that it tests, not the average that training left behind
+        next(module.network.parameters()).zero_()
+    trainer.test(module, datamodule=trainer.datamodule)
+    assert not next(explained[-1].parameters()).any()
 
 
 def test_it_works_only_in_every_nth_epoch_and_never_in_sanity_checks(make_data, run_folder, monkeypatch):
