@@ -37,6 +37,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "data_command": {"arguments", "data"},
     "configs": set(),
+    "study": {
+        "arguments",
+        "data",
+        "attribution",
+        "faithfulness",
+        "tracking",
+        "callbacks",
+        "configs",
+        "checkpoint_file",
+        "saved_network",
+    },
     "cli": {
         "data",
         "models",

@@ -1,0 +1,37 @@
+"""A study: networks x tasks x folds trained, tested, explained, and the explanations tested (``audio-lrp study``).
+
+A study is a folder. Whatever appears in it under its name is complete; a run that was interrupted leaves hidden or
+``.part`` files at most. Processes and machines that share the folder share the work.
+
+::
+
+    study-NAME/
+        study.json                  what the study is made of: corpus, budget, LRP composite, number of folds
+        cells/NETWORK-TASK-foldK/   one training and all that was measured on it
+            fit.yaml                the training's configuration: audio-lrp fit --config fit.yaml
+            training/TIME/          config.yaml and metrics.csv; another TIME for each time it was taken up again
+            checkpoints/best.ckpt   chosen by the validation speakers; last.ckpt beside it while the training goes on
+            cell.log                what the training printed
+            predictions.csv         every test clip: file, label, prediction, probability of each class
+            perturbation.csv        and .npz: what removal does, per clip (see `measurements`)
+            frequency_scaling.csv   gender, spectrograms: accuracy after each manipulation
+            bands.csv               relevance by band of frequencies and class
+            scores.csv              scores of the explanations, each with a bootstrap interval over the test speakers
+            result.json             written last: the cell is finished
+            failure.json            in its place: why it failed; the next call of the command tries again
+            claim-0001.json         who works on it (see `claims`)
+        tables/NAME.csv, NAME.json  all finished cells together, one row per observation:
+            accuracy                network, task, fold, clips, test_accuracy, validation_accuracy, steps
+            confusion               network, task, fold, label, prediction, clips
+            perturbation            network, task, fold, order, fraction, accuracy, probability, logit
+            comparison              network, task, quantity, competitor, fraction, mean, low, high: how much less is
+                                    left after MoRF than after the competitor, with a bootstrap interval
+            frequency_scaling       network, task, fold, manipulation, speakers, clips, accuracy
+            bands                   network, task, fold, class, low_hertz, high_hertz, relevance, share, clips
+            scores                  network, task, fold, score, mean, low, high
+            summary                 quantity, network, task, mean, std, folds, reported_mean, reported_std: percent,
+                                    mean and standard deviation over folds; what the paper reports is not verified
+        figures/NAME.png            accuracy, removal, frequency_scaling, bands-NETWORK-TASK, scores
+
+Accuracies and shares are fractions of 1, but for the summary, whose values are in percent as the paper has them.
+"""

@@ -1,0 +1,94 @@
+"""How much a study spends: the shipped budgets by name, or one's own as a YAML file."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import jsonargparse
+
+from audio_lrp.errors import UsageError
+from audio_lrp.faithfulness.curves import check_fractions
+from audio_lrp.faithfulness.scores import RATIONALES
+
+SHIPPED: Final = ("tiny", "short", "full")
+"""Names of the shipped budgets."""
+
+_FOLDER: Final = Path(__file__).parent / "budgets"
+
+
+@dataclass(frozen=True)
+class SyntheticSize:
+    """Size of the synthetic corpus.
+
+    Attributes:
+        speakers: number of speakers.
+        repetitions: utterances of each digit by each speaker.
+    """
+
+    speakers: int
+    repetitions: int
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What is spent on each cell of a study.
+
+    Attributes:
+        steps: optimizer steps by recipe, e.g. ``{"alexnet_digit": 1200}``.
+        batch_size: clips in a training batch.
+        validate_every: steps from one validation to the next; divides all steps.
+        generated_folds: number of folds for corpora without published ones.
+        explained_clips: test clips that are explained and perturbed; ``None``: all.
+        fractions: fractions of a clip at which perturbation curves are followed, rising from 0.
+        random_orders: random orders of removal that are averaged.
+        synthetic: size of the synthetic corpus.
+    """
+
+    steps: dict[str, int]
+    batch_size: int
+    validate_every: int
+    generated_folds: int
+    explained_clips: int | None
+    fractions: list[float]
+    random_orders: int
+    synthetic: SyntheticSize
+
+
+def find_budget(name: str) -> Path:
+    """The file of a shipped budget, or the YAML file at this path.
+
+    Raises:
+        UsageError: there is neither.
+    """
+    path = Path(name).expanduser()
+    if name in SHIPPED:
+        return _FOLDER / f"{name}.yaml"
+    if path.suffix == ".yaml" and path.is_file():
+        return path
+    raise UsageError(f"there is no budget {name!r}: choose {', '.join(SHIPPED)}, or give a YAML file of your own")
+
+
+def load_budget(path: Path) -> Budget:
+    """Read a budget.
+
+    Raises:
+        UsageError: the file is not YAML, or a value is missing, unknown, or out of its range.
+    """
+    parser = jsonargparse.ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(Budget)
+    try:
+        budget: Budget = Budget(**vars(parser.instantiate_classes(parser.parse_path(str(path)))))
+    except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
+        raise UsageError(f"the budget {path} cannot be used: {' '.join(str(error).split())[:300]}") from error
+    sizes = {size for rationale in RATIONALES for size in (rationale, 1 - rationale)}
+    missing = [size for size in sorted(sizes) if min(abs(size - each) for each in budget.fractions) > 1e-9]
+    if missing:
+        raise UsageError(f"the budget {path} lacks the fraction {missing[0]:g}, which the scores of explanations need")
+    check_fractions(budget.fractions)
+    wrong = [name for name, steps in budget.steps.items() if steps < 1 or steps % budget.validate_every]
+    if wrong:
+        raise UsageError(
+            f"the budget {path} has {budget.steps[wrong[0]]} steps for {wrong[0]}: pass a multiple of validate_every "
+            f"({budget.validate_every}), so that the last step is validated"
+        )
+    return budget

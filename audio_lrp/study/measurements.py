@@ -1,0 +1,99 @@
+"""What is measured on a trained cell: its predictions, the paper's manipulations, and what its explanations are worth.
+
+All of it on the cell's test speakers, who were heard neither in training nor in validation.
+"""
+
+from typing import Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from audio_lrp.callbacks.publishing import write_rows
+from audio_lrp.data import Batch, Spectrogram
+from audio_lrp.faithfulness.manipulations import PITCH_FACTORS, scale_frequency, scale_time
+from audio_lrp.study.explanations import explain_all
+from audio_lrp.study.plan import Cell, Study
+from audio_lrp.study.reported import OTHER_PITCH, UNCHANGED
+from audio_lrp.study.rows import Row
+from audio_lrp.study.subject import Subject, load_subject
+
+MANIPULATIONS: Final = (
+    UNCHANGED,
+    OTHER_PITCH,
+    "away from the other gender",
+    "there and back",
+    "time stretched",
+    "time compressed",
+)
+
+
+def measure(study: Study, cell: Cell) -> dict[str, float | int]:
+    """Measure a trained cell and write its tables.
+
+    Returns:
+        Number of test clips and test accuracy.
+    """
+    folder = study.cell_folder(cell)
+    subject = load_subject(study, cell)
+    predictions = predict_all(subject)
+    write_rows(folder / "predictions.csv", predictions)
+    if cell.task == "gender" and isinstance(subject.data.input_representation, Spectrogram):
+        write_rows(folder / "frequency_scaling.csv", frequency_scaling(subject))
+    explain_all(subject, study, folder)
+    correct = [row["label"] == row["prediction"] for row in predictions]
+    return {"clips": len(correct), "test_accuracy": float(np.mean(correct))}
+
+
+def predict_all(subject: Subject) -> list[Row]:
+    """Prediction and probabilities of every test clip."""
+    names, corpus = subject.data.class_names, subject.data.corpus
+    rows: list[Row] = []
+    for batch in subject.test_batches():
+        probabilities = subject.network(batch.input).softmax(dim=1).cpu()
+        for index, label, of_classes in zip(
+            batch.index.tolist(), batch.label.tolist(), probabilities.tolist(), strict=True
+        ):
+            file = corpus.recordings[index].path.relative_to(corpus.root).as_posix()
+            row: Row = {"file": file, "label": names[label], "prediction": names[int(np.argmax(of_classes))]}
+            rows.append(row | {name: round(value, 6) for name, value in zip(names, of_classes, strict=True)})
+    return rows
+
+
+def manipulated(batch: Batch, name: str, silence: float) -> Tensor:
+    """Spectrograms of male (label 0) and female (label 1) voices after one of `MANIPULATIONS`."""
+    to_other = torch.tensor(PITCH_FACTORS, device=batch.label.device)[batch.label]
+    away = torch.tensor(PITCH_FACTORS[::-1], device=batch.label.device)[batch.label]
+    if name == UNCHANGED:
+        return batch.input
+    if name.startswith("time"):
+        # The middle of the utterance in frames: frame m is centred at sample (m + 2) * hop.
+        centre = (batch.offset + batch.length / 2) / Spectrogram.hop_length - 2
+        factor = torch.full_like(away, max(PITCH_FACTORS) if name == "time stretched" else min(PITCH_FACTORS))
+        return scale_time(batch.input, factor, centre=centre, silence=silence)
+    scaled = scale_frequency(batch.input, away if name.startswith("away") else to_other, silence=silence)
+    return scale_frequency(scaled, 1 / to_other, silence=silence) if name == "there and back" else scaled
+
+
+def frequency_scaling(subject: Subject) -> list[Row]:
+    """Accuracy of a gender classifier on spectrograms after each manipulation, by gender and for all."""
+    silence = subject.data.input_representation.silence
+    labels: list[Tensor] = []
+    answers: dict[str, list[Tensor]] = {name: [] for name in MANIPULATIONS}
+    for batch in subject.test_batches():
+        labels.append(batch.label.cpu())
+        for name, found in answers.items():
+            found.append(subject.network(manipulated(batch, name, silence)).argmax(dim=1).cpu())
+    label = torch.cat(labels)
+    groups = {"all": torch.ones_like(label, dtype=torch.bool)}
+    groups |= {name: label == index for index, name in enumerate(subject.data.class_names)}
+    return [
+        {
+            "manipulation": name,
+            "speakers": speakers,
+            "clips": int(members.sum()),
+            "accuracy": float((torch.cat(found) == label)[members].double().mean()),
+        }
+        for name, found in answers.items()
+        for speakers, members in groups.items()
+    ]

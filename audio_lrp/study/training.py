@@ -1,0 +1,141 @@
+"""The training of one cell: a shipped recipe, run by ``audio-lrp fit`` in a process of its own."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+import audio_lrp.configs
+from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.errors import UserError
+from audio_lrp.study.claims import Claim
+from audio_lrp.study.plan import Cell, Study
+from audio_lrp.tracking.files import replacing
+
+LOG: Final = "cell.log"
+BEST: Final = "checkpoints/best.ckpt"
+LAST: Final = "checkpoints/last.ckpt"
+
+_KEPT_CALLBACKS: Final = ("ModelCheckpoint", "LearningRateMonitor")
+"""The recipes' other callbacks explain during the training; a study explains what comes out, and more of it."""
+_LOGGED_EVERY: Final = 10
+_CHECK_SECONDS: Final = 1.0
+_PATIENCE_SECONDS: Final = 20.0
+
+
+class TrainingFailedError(Exception):
+    """A training ended with an error; the message is the last line it printed."""
+
+
+def read_recipe(cell: Cell) -> dict[str, Any]:
+    """The shipped configuration of a cell's network and task."""
+    path = Path(audio_lrp.configs.__path__[0]) / f"{cell.recipe}.yaml"
+    recipe: dict[str, Any] = yaml.safe_load(path.read_text())
+    return recipe
+
+
+def fit_settings(study: Study, cell: Cell) -> dict[str, Any]:
+    """The recipe with the study's corpus, budget and folders."""
+    folder, budget = study.cell_folder(cell), study.budget
+    settings = read_recipe(cell)
+    settings["run"] = {"root": str(folder), "experiment": "training"}
+    settings["data"]["class_path"] = "CorpusDataModule"
+    settings["data"]["init_args"] |= {
+        "corpus": study.corpus.settings(),
+        "fold": cell.fold,
+        "num_folds": study.num_folds(cell.task),
+        "batch_size": budget.batch_size,
+    }
+    trainer = settings["trainer"]
+    trainer |= {
+        "max_steps": budget.steps[cell.recipe],
+        "val_check_interval": budget.validate_every,
+        "log_every_n_steps": _LOGGED_EVERY,
+        "devices": 1,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "logger": {
+            "class_path": "lightning.pytorch.loggers.CSVLogger",
+            "init_args": {"name": "", "version": "", "flush_logs_every_n_steps": _LOGGED_EVERY},
+        },
+        "callbacks": [item for item in trainer["callbacks"] if item["class_path"] in _KEPT_CALLBACKS],
+    }
+    for callback in trainer["callbacks"]:
+        if callback["class_path"] == "ModelCheckpoint":
+            # The same folder and names for a training that is taken up again: Lightning forgets the best otherwise.
+            callback["init_args"] |= {"dirpath": str(folder / "checkpoints"), "enable_version_counter": False}
+            if "monitor" in callback["init_args"]:
+                callback["init_args"] |= {"filename": Path(BEST).stem, "save_weights_only": True}
+    return settings
+
+
+def train(study: Study, cell: Cell, claim: Claim) -> None:
+    """Train a cell, from its last checkpoint where there is one; afterwards its best checkpoint is there.
+
+    Raises:
+        TrainingFailedError: the training failed.
+        ClaimLostError: another worker has taken the cell; the training was ended.
+    """
+    folder = study.cell_folder(cell)
+    configuration = folder / "fit.yaml"
+    with replacing(configuration) as temporary:
+        temporary.write_text(f"# audio-lrp fit --config fit.yaml\n{yaml.safe_dump(fit_settings(study, cell))}")
+    arguments = ["fit", f"--config={configuration}"]
+    if (folder / LAST).is_file():
+        try:
+            read_checkpoint(folder / LAST)
+            arguments.append(f"--ckpt_path={folder / LAST}")
+        except UserError:  # the machine failed while it was written: from the start then
+            (folder / LAST).unlink()
+    with (folder / LOG).open("a") as log:
+        log.write(f"audio-lrp {' '.join(arguments)}\n")
+        log.flush()
+        if run_supervised(arguments, log, claim) != 0:
+            raise TrainingFailedError(last_line(folder / LOG))
+    if not (folder / BEST).is_file():
+        raise TrainingFailedError(f"it left no {folder / BEST}")
+
+
+def run_supervised(arguments: list[str], log: Any, claim: Claim) -> int:
+    """Run ``audio-lrp`` in a process that ends with this one or with the claim, and return its exit code.
+
+    Raises:
+        ClaimLostError: another worker has taken the cell.
+    """
+    command = [sys.executable, "-m", "audio_lrp.study.supervised", *arguments]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
+    try:
+        while True:
+            try:
+                return process.wait(timeout=_CHECK_SECONDS)
+            except subprocess.TimeoutExpired:
+                claim.check()
+    finally:
+        end(process)
+
+
+def end(process: subprocess.Popen[bytes]) -> None:
+    """End a process: asked to at first, then made to."""
+    process.terminate()
+    try:
+        process.wait(timeout=_PATIENCE_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+    if process.stdin is not None:
+        process.stdin.close()
+
+
+def best_validation_accuracy(folder: Path) -> float:
+    """The validation accuracy of a cell's best checkpoint, as its last one remembers it."""
+    callbacks = read_checkpoint(folder / LAST)["callbacks"]
+    scores = [state["best_model_score"] for state in callbacks.values() if state.get("monitor") == "val/accuracy"]
+    return float(scores[0])
+
+
+def last_line(path: Path) -> str:
+    """The last line of a log that is not empty, the end of a traceback for example."""
+    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it printed nothing"
