@@ -79,11 +79,15 @@ class PerturbationCurves:
         Raises:
             UserError: the curves were not computed for this order or fraction.
         """
-        close = (self.fractions - fraction).abs() < 1e-9
-        if not close.any():
+        if not self.has(fraction):
             grid = ", ".join(f"{value:g}" for value in self.fractions)
             raise UserError(f"no point of the curves has {fraction:g} removed: this run has {grid}")
-        return self.of_examples(order, quantity)[:, int(close.nonzero()[0])]
+        step = int((self.fractions - fraction).abs().argmin())
+        return self.of_examples(order, quantity)[:, step]
+
+    def has(self, fraction: float) -> bool:
+        """Whether the curves have a point with this fraction removed, but for rounding."""
+        return bool(((self.fractions - fraction).abs() < 1e-9).any())
 
     def rows(self) -> list[dict[str, str | float]]:
         """One row per order and fraction, e.g. for a CSV file or a table.

@@ -95,6 +95,24 @@ def sufficiency(
     return torch.stack([clean - curves.at("lerf", 1 - size, quantity) for size in rationales]).mean(dim=0)
 
 
+def all_scores(curves: PerturbationCurves, quantity: Quantity = "probability") -> dict[str, Tensor]:
+    """Every score that the curves' orders and fractions allow.
+
+    Returns:
+        Each example's scores, float64 [B]: ``aopc_<order>`` and ``aupc_<order>`` for each order; ``srg`` with
+        ``morf`` and ``lerf``; ``comprehensiveness`` and ``sufficiency`` where the fractions hold what they need.
+    """
+    found = {f"aopc_{order}": aopc(curves, order, quantity) for order in curves.orders}
+    found |= {f"aupc_{order}": aupc(curves, order, quantity) for order in curves.orders}
+    if {"morf", "lerf"} <= set(curves.orders):
+        found["srg"] = srg(curves, quantity)
+    if "morf" in curves.orders and all(curves.has(size) for size in RATIONALES):
+        found["comprehensiveness"] = comprehensiveness(curves, quantity=quantity)
+    if "lerf" in curves.orders and all(curves.has(1 - size) for size in RATIONALES):
+        found["sufficiency"] = sufficiency(curves, quantity=quantity)
+    return found
+
+
 class Estimate(NamedTuple):
     """A mean over examples and its confidence interval.
 
