@@ -1,11 +1,31 @@
-"""Corpora on disk: ``audio-lrp data download``."""
+"""Corpora on disk: ``audio-lrp data download`` and ``audio-lrp data check``."""
 
+import argparse
+import csv
 from collections.abc import Sequence
 from pathlib import Path
+from statistics import mode
+
+import numpy as np
 
 from audio_lrp.arguments import CommandParser
-from audio_lrp.data import AudioMNIST
+from audio_lrp.corpus_figure import corpus_overview
+from audio_lrp.data import FSDD, AudioMNIST, Corpus
 from audio_lrp.data.audiomnist_download import AUDIOMNIST, download_audiomnist
+from audio_lrp.data.audiomnist_metadata import METADATA, metadata_faults
+from audio_lrp.data.exclusions import read_exclusions, write_exclusions
+from audio_lrp.data.inspection import (
+    LONGEST,
+    Fault,
+    Sound,
+    find_faults,
+    known_faults,
+    listen_to_all,
+    repetitions_by_cell,
+    worth_excluding,
+)
+from audio_lrp.data.listing import wav_names
+from audio_lrp.tracking.files import replacing
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -18,7 +38,10 @@ def main(args: Sequence[str] | None = None) -> None:
         UserError: what the user can mend.
     """
     options = _parser().parse_args(args)
-    download(options.root, options.mirror)
+    if options.action == "download":
+        download(options.root, options.mirror)
+    else:
+        check(options.folder, options.exclude, options.output)
 
 
 def download(root: Path, mirror: str | None) -> None:
@@ -30,13 +53,113 @@ def download(root: Path, mirror: str | None) -> None:
     print(f"to train on them: audio-lrp fit --config audionet_digit --data.root {root}")
 
 
+def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
+    """Look for everything that is wrong with a corpus, print a table and write it down.
+
+    Args:
+        folder: the corpus, in AudioMNIST's or FSDD's layout.
+        exclude: a list of recordings to leave out.
+        output: folder for ``faults.csv``, ``corpus.png`` and ``exclude.yaml``.
+
+    Returns:
+        The faults.
+
+    Raises:
+        UserError: there is no corpus, or the output cannot be written.
+    """
+    corpus = corpus_in(folder, exclude)
+    sounds = listen_to_all(corpus.recordings)
+    faults = find_faults(corpus, sounds)
+    if corpus.published_folds("digit") is not None:
+        faults += known_faults(corpus, read_exclusions("audiomnist"))
+    if isinstance(corpus, AudioMNIST):
+        speakers = {recording.speaker for recording in corpus.recordings}
+        metadata = corpus.recordings[0].path.parents[1] / METADATA
+        faults += [Fault("metadata", place, detail) for place, detail in metadata_faults(metadata, speakers)]
+    summary = _summary(corpus, sounds)
+    print(f"{folder}: {summary}")
+    print(_table(faults))
+    with replacing(output / "faults.csv") as path, path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerows([("fault", "place", "detail"), *((f.kind, f.place, f.detail) for f in faults)])
+    with replacing(output / "corpus.png") as path:
+        _picture(corpus, sounds, f"{folder.resolve().name}: {summary}", path)
+    excluded = worth_excluding(faults)
+    with replacing(output / "exclude.yaml") as path:
+        write_exclusions(path, excluded, folder.resolve().name)
+    print(f"all faults: {output / 'faults.csv'}\npicture:    {output / 'corpus.png'}")
+    if excluded:
+        print(f"to leave out the {len(excluded)} useless ones: --data.exclude {output / 'exclude.yaml'}")
+    return faults
+
+
+def corpus_in(folder: Path, exclude: str | None) -> Corpus:
+    """The corpus in a folder, by its layout: FSDD's where recordings lie in one folder, AudioMNIST's elsewhere."""
+    flat = not (folder / "data").is_dir() and ((folder / "recordings").is_dir() or wav_names(folder))
+    return FSDD(folder, exclude) if flat else AudioMNIST(folder, exclude=exclude)
+
+
+def _summary(corpus: Corpus, sounds: Sequence[Sound | str]) -> str:
+    speakers = {recording.speaker for recording in corpus.recordings}
+    text = f"{len(sounds):,} recordings of {len(speakers)} speakers"
+    seconds = [sound.seconds for sound in sounds if isinstance(sound, Sound)]
+    if seconds:
+        rate = mode(sound.rate for sound in sounds if isinstance(sound, Sound))
+        text += f", {sum(seconds) / 3600:.2f} hours, {min(seconds):.2f} to {max(seconds):.2f} s, {rate} Hz"
+    return text
+
+
+def _table(faults: Sequence[Fault]) -> str:
+    """One line for each kind of fault: how many, and the first of them."""
+    if not faults:
+        return "nothing is wrong"
+    lines = [f"{'fault':<14}{'number':>7}  the first"]
+    for kind in dict.fromkeys(fault.kind for fault in faults):
+        found = [fault for fault in faults if fault.kind == kind]
+        lines.append(f"{kind:<14}{len(found):>7}  {found[0].place}: {found[0].detail}")
+    return "\n".join(lines)
+
+
+def _picture(corpus: Corpus, sounds: Sequence[Sound | str], title: str, path: Path) -> None:
+    speakers = sorted({recording.speaker for recording in corpus.recordings})
+    cells = repetitions_by_cell(corpus.recordings)
+    counts = np.array([[len(cells.get((name, digit), ())) for digit in range(10)] for name in speakers])
+    levels: dict[str, list[float]] = {name: [] for name in speakers}
+    for recording, sound in zip(corpus.recordings, sounds, strict=True):
+        if isinstance(sound, Sound):
+            levels[recording.speaker].append(sound.level)
+    seconds = np.array([sound.seconds for sound in sounds if isinstance(sound, Sound)])
+    by_speaker = [np.array(values) for values in levels.values()]
+    figure = corpus_overview(counts, by_speaker, seconds, speakers, title, longest=LONGEST)
+    figure.savefig(path, format="png")
+
+
 def _parser() -> CommandParser:
-    parser = CommandParser(prog="audio-lrp data", description="Get corpora of spoken digits.")
-    actions = parser.add_subparsers(required=True, metavar="ACTION")
-    fetch = actions.add_parser("download", help="download a corpus", description=f"Download {AUDIOMNIST.url}")
-    fetch.add_argument("corpus", choices=["audiomnist"], help="30,000 recordings of 60 speakers, 1 GB")
-    fetch.add_argument(
+    parser = CommandParser(prog="audio-lrp data", description="Get corpora of spoken digits, and check them.")
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add_download(actions.add_parser("download", help="download AudioMNIST", description=f"Download {AUDIOMNIST.url}"))
+    _add_check(
+        actions.add_parser(
+            "check",
+            help="look for what is wrong with a corpus",
+            description="Look for recordings that are corrupt, copies, silent, much quieter than the speaker's others, "
+            "clipped, too long, at another rate or with a DC offset, for missing ones, and for faults in the metadata.",
+        )
+    )
+    return parser
+
+
+def _add_download(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("corpus", choices=["audiomnist"], help="30,000 recordings of 60 speakers, 1 GB")
+    parser.add_argument(
         "--root", type=Path, default=Path("AudioMNIST"), metavar="FOLDER", help="where it goes (AudioMNIST)"
     )
-    fetch.add_argument("--mirror", metavar="URL", help="another address of the same archive")
-    return parser
+    parser.add_argument("--mirror", metavar="URL", help="another address of the same archive")
+
+
+def _add_check(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("folder", type=Path, metavar="FOLDER", help="a corpus in AudioMNIST's or FSDD's layout")
+    parser.add_argument("--exclude", metavar="FILE", help="a list of recordings to leave out, or audiomnist")
+    parser.add_argument(
+        "--output", type=Path, default=Path("corpus-check"), metavar="FOLDER", help="for the report (corpus-check)"
+    )

@@ -35,7 +35,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "explain_inputs",
         "explain_page",
     },
-    "data_command": {"arguments", "data"},
+    "corpus_figure": set(),
+    "data_command": {"arguments", "data", "corpus_figure", "tracking"},
     "configs": set(),
     "study": {
         "arguments",

@@ -30,8 +30,8 @@ COMMANDS: Final = {
     "test": Command("test", "accuracy of a checkpoint on the test speakers", LIGHTNING),
     "predict": Command("test", "a table of predictions for the test recordings", LIGHTNING),
     "explain": Command("explain", "show what a checkpoint hears in recordings", "audio_lrp.explain"),
-    "data": Command("data", "download AudioMNIST", "audio_lrp.data_command"),
     "study": Command("repeat", "the paper's experiments, on any corpus", "audio_lrp.study.command"),
+    "data": Command("data", "download AudioMNIST; check a corpus for faults", "audio_lrp.data_command"),
 }
 """Every command by name, in the order of the help."""
 

@@ -7,6 +7,7 @@ from typing import ClassVar, Final
 from audio_lrp.data.audiomnist_download import download_audiomnist
 from audio_lrp.data.audiomnist_metadata import METADATA, read_genders
 from audio_lrp.data.corpus import Corpus, Recording, TaskName
+from audio_lrp.data.exclusions import exclude, read_exclusions
 from audio_lrp.data.folds import Fold, Gender, rotate_groups
 from audio_lrp.data.listing import no_recordings, visible_entries, wav_names
 from audio_lrp.errors import UserError
@@ -46,13 +47,16 @@ class AudioMNIST(Corpus):
     Args:
         root: the repository's folder, or the folder ``data`` inside it.
         download: download AudioMNIST to ``root`` where there is no corpus yet (1 GB; twice as much unpacked).
+        exclude: recordings to leave out: a file as :mod:`audio_lrp.data.exclusions` describes, or ``"audiomnist"`` for
+            the shipped list of AudioMNIST's known faults.
     """
 
     name: ClassVar[str] = "AudioMNIST"
 
-    def __init__(self, root: str | Path, download: bool = False) -> None:
+    def __init__(self, root: str | Path, download: bool = False, exclude: str | Path | None = None) -> None:
         super().__init__(root)
         self.download = download
+        self.exclude = exclude
 
     def prepare(self) -> None:
         """Download the corpus where it is missing and this was asked for.
@@ -67,7 +71,8 @@ class AudioMNIST(Corpus):
         """Find all recordings.
 
         Raises:
-            UserError: no recordings, a file's name does not fit the layout, or the metadata cannot be read.
+            UserError: no recordings, a file's name does not fit the layout, or the metadata or the list of exclusions
+                cannot be read.
         """
         nested = self.root / "data"
         folder = nested if nested.is_dir() else self.root
@@ -80,7 +85,7 @@ class AudioMNIST(Corpus):
         ]
         if not recordings:
             raise no_recordings(self.name, self.root, LAYOUT, "https://github.com/soerenab/AudioMNIST")
-        return recordings
+        return recordings if self.exclude is None else exclude(recordings, read_exclusions(self.exclude))
 
     def published_folds(self, task: TaskName) -> tuple[Fold, ...] | None:
         """The paper's speaker-disjoint folds: 5 of 12 speakers for the digit task, 4 of 6 for the gender task.

@@ -180,6 +180,8 @@ def find_members(file: zipfile.ZipFile, release: Release) -> dict[str, zipfile.Z
             raise WrongArchiveError(f"its {name} is no regular file")
         if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise WrongArchiveError(f"its {name} is encrypted or compressed in an uncommon way")
+        if member.header_offset < 0:
+            raise WrongArchiveError(f"its {name} would begin before the archive does")
         if member.file_size > MAX_FILE_BYTES:
             raise WrongArchiveError(f"its {name} has {member.file_size} bytes")
         if name in found:

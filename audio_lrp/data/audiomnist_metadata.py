@@ -1,13 +1,16 @@
 """AudioMNIST's file of facts about its speakers."""
 
 import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from audio_lrp.data.folds import Gender
 from audio_lrp.errors import UserError
 
 METADATA: Final = "audioMNIST_meta.txt"
+OLDEST: Final = 120
 
 
 def read_genders(path: Path) -> dict[str, Gender]:
@@ -18,6 +21,15 @@ def read_genders(path: Path) -> dict[str, Gender]:
     """
     if not path.exists():
         return {}
+    genders: dict[str, Gender] = {}
+    for speaker, facts in _read(path).items():
+        match facts.get("gender") if isinstance(facts, dict) else None:
+            case "male" | "female" as gender:
+                genders[speaker] = gender
+    return genders
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         metadata = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
@@ -26,9 +38,46 @@ def read_genders(path: Path) -> dict[str, Gender]:
         ) from error
     if not isinstance(metadata, dict):
         raise UserError(f'{path} is not a JSON object of speakers, such as {{"01": {{"gender": "male"}}}}; restore it')
-    genders: dict[str, Gender] = {}
-    for speaker, facts in metadata.items():
-        match facts.get("gender") if isinstance(facts, dict) else None:
-            case "male" | "female" as gender:
-                genders[speaker] = gender
-    return genders
+    return metadata
+
+
+def metadata_faults(path: Path, speakers: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """What is wrong with a metadata file, as pairs of place and detail.
+
+    Args:
+        path: the file.
+        speakers: the speakers that there are recordings of.
+
+    Raises:
+        UserError: the file is not a JSON object.
+    """
+    if not path.exists():
+        yield path.name, "is missing: no speaker's gender is known"
+        return
+    metadata = _read(path)
+    spoken = set(speakers)
+    for speaker in sorted(spoken | metadata.keys()):
+        facts = metadata.get(speaker)
+        if not isinstance(facts, dict):
+            yield f"speaker {speaker}", "has recordings but no metadata" if facts is None else "has no facts"
+            continue
+        if speaker not in spoken:
+            yield f"speaker {speaker}", "has metadata but no recordings"
+        if facts.get("gender") not in ("male", "female"):
+            yield f"speaker {speaker}", f"gender is {facts.get('gender')!r}, neither male nor female"
+        age = str(facts.get("age", ""))
+        if age.isdigit() and not 0 < int(age) < OLDEST:
+            yield f"speaker {speaker}", f"age is {age}"
+    for key in ("accent", "origin", "recordingroom"):
+        yield from _spellings(key, metadata)
+
+
+def _spellings(key: str, metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Values that differ in nothing but capitals."""
+    values = {str(facts[key]) for facts in metadata.values() if isinstance(facts, dict) and key in facts}
+    alike: dict[str, list[str]] = defaultdict(list)
+    for value in sorted(values):
+        alike[value.casefold()].append(value)
+    for variants in alike.values():
+        if len(variants) > 1:
+            yield key, f"is spelled in {len(variants)} ways: {', '.join(variants)}"

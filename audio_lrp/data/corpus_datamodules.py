@@ -14,11 +14,13 @@ class AudioMNISTDataModule(CorpusDataModule):
     Args:
         root: the corpus's folder, which holds ``data/NN/{digit}_{NN}_{repetition}.wav``.
         download: download AudioMNIST to ``root`` where there is no corpus yet (1 GB; twice as much unpacked).
+        exclude: recordings to leave out: a YAML file of places and reasons, which ``audio-lrp data check`` writes, or
+            ``"audiomnist"`` for the shipped list of AudioMNIST's known faults.
         **kwargs: see :class:`~audio_lrp.data.CorpusDataModule`.
     """
 
-    def __init__(self, root: str, download: bool = False, **kwargs: Any) -> None:
-        super().__init__(corpus=AudioMNIST(root, download=download), **kwargs)
+    def __init__(self, root: str, download: bool = False, exclude: str | None = None, **kwargs: Any) -> None:
+        super().__init__(corpus=AudioMNIST(root, download, exclude), **kwargs)
 
 
 class FSDDDataModule(CorpusDataModule):
@@ -26,11 +28,12 @@ class FSDDDataModule(CorpusDataModule):
 
     Args:
         root: the corpus's folder, which holds ``recordings/{digit}_{speaker}_{repetition}.wav``.
+        exclude: recordings to leave out: a YAML file of places and reasons, which ``audio-lrp data check`` writes.
         **kwargs: see :class:`~audio_lrp.data.CorpusDataModule`.
     """
 
-    def __init__(self, root: str, **kwargs: Any) -> None:
-        super().__init__(corpus=FSDD(root), **kwargs)
+    def __init__(self, root: str, exclude: str | None = None, **kwargs: Any) -> None:
+        super().__init__(corpus=FSDD(root, exclude), **kwargs)
 
 
 class SyntheticDigitsDataModule(CorpusDataModule):

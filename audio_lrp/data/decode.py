@@ -29,6 +29,24 @@ def decode(path: Path) -> NDArray[np.float32]:
     Raises:
         UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that are not numbers.
     """
+    samples, rate = read_mono(path)
+    if rate == SAMPLE_RATE:
+        return samples
+    samples = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="VHQ"), dtype=np.float32)
+    if not len(samples):
+        raise UnusableRecordingError("holds no samples")
+    return samples
+
+
+def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
+    """Read a recording at its own rate, its channels averaged.
+
+    Returns:
+        Samples [N], full scale 1, and their rate in Hz.
+
+    Raises:
+        UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that are not numbers.
+    """
     try:
         with soundfile.SoundFile(path) as file:
             rate, header = file.samplerate, file.extra_info
@@ -45,11 +63,9 @@ def decode(path: Path) -> NDArray[np.float32]:
     samples: NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise UnusableRecordingError("holds samples that are infinite or not a number")
-    if rate != SAMPLE_RATE and len(samples):
-        samples = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="VHQ"), dtype=np.float32)
     if not len(samples):
         raise UnusableRecordingError("holds no samples")
-    return samples
+    return samples, rate
 
 
 def missing_bytes(header: str) -> int:

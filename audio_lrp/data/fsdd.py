@@ -1,9 +1,11 @@
 """The Free Spoken Digit Dataset."""
 
 import re
+from pathlib import Path
 from typing import ClassVar, Final
 
 from audio_lrp.data.corpus import Corpus, Recording
+from audio_lrp.data.exclusions import exclude, read_exclusions
 from audio_lrp.data.listing import no_recordings, wav_names
 from audio_lrp.errors import UserError
 
@@ -20,15 +22,20 @@ class FSDD(Corpus):
 
     Args:
         root: the repository's folder, or the folder ``recordings`` inside it.
+        exclude: a list of recordings to leave out, as :mod:`audio_lrp.data.exclusions` describes.
     """
 
     name: ClassVar[str] = "FSDD"
+
+    def __init__(self, root: str | Path, exclude: str | Path | None = None) -> None:
+        super().__init__(root)
+        self.exclude = exclude
 
     def scan(self) -> list[Recording]:
         """Find all recordings.
 
         Raises:
-            UserError: no recordings, or a file's name does not fit the layout.
+            UserError: no recordings, a file's name does not fit the layout, or the list of exclusions cannot be read.
         """
         nested = self.root / "recordings"
         folder = nested if nested.is_dir() else self.root
@@ -45,4 +52,4 @@ class FSDD(Corpus):
         if not recordings:
             source = "https://github.com/Jakobovski/free-spoken-digit-dataset"
             raise no_recordings(self.name, self.root, LAYOUT, source)
-        return recordings
+        return recordings if self.exclude is None else exclude(recordings, read_exclusions(self.exclude))
