@@ -2,6 +2,7 @@
 
 from pathlib import Path
 from typing import Any
+from zipfile import is_zipfile
 
 import torch
 
@@ -16,6 +17,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: give the path of a .ckpt file")
+    if not is_zipfile(path):
+        raise UserError(f"{path} is no checkpoint: give a .ckpt file that audio-lrp fit has written")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # a file that is no checkpoint makes the unpickler fail in any possible way

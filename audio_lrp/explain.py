@@ -88,6 +88,11 @@ class _Explainer:
         self.device = device
         self.target: int | None = None
         composite_by_name(composite, bounds=(0.0, 1.0))  # tells an unknown name
+        if band is not None and not 0 <= band[0] < band[1] <= SAMPLE_RATE / 2:
+            raise UserError(
+                f"there is no band from {band[0]:g} to {band[1]:g} Hz: pass --band LOWEST HIGHEST with "
+                f"0 <= LOWEST < HIGHEST <= {SAMPLE_RATE // 2}"
+            )
         if target != "predicted":
             if target not in self.class_names:
                 raise UserError(

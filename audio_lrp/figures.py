@@ -71,6 +71,7 @@ def waveform_relevance(
     peak = 1.05 * _peak(waveform)
     above.set(ylim=(-peak, peak), ylabel="amplitude", title=title)
     above.tick_params(labelbottom=False)
+    above.ticklabel_format(axis="y", style="sci", scilimits=(-1, 3))  # long labels would push the axis's name out
 
     edges = np.append(seconds[starts], seconds[-1])
     below.stairs(np.maximum(summed, 0), edges, fill=True, color=_LINE_COLORS(1.0), linewidth=0)

@@ -192,9 +192,7 @@ class TestMessages:
             capsys, "test", *options, "--ckpt_path=missing.ckpt", code=1
         )
         (in_empty_folder / "text.ckpt").write_bytes(b"RIFF$\x00\x00\x00WAVEfmt ")  # the unpickler's stack is empty
-        assert "text.ckpt cannot be loaded as a checkpoint" in refusal(
-            capsys, "test", *options, "--ckpt_path=text.ckpt", code=1
-        )
+        assert "text.ckpt is no checkpoint" in refusal(capsys, "test", *options, "--ckpt_path=text.ckpt", code=1)
         if not torch.cuda.is_available():
             assert "--config trainer/cpu" in refusal(capsys, *PARSE, "--trainer.accelerator=gpu", code=1)
         assert "corpus" in refusal(capsys, "fit", *options, code=1)  # which does not exist

@@ -247,10 +247,11 @@ def test_mistakes_are_told(tmp_path, waveform_checkpoint) -> None:
         ({"paths": [tmp_path / "empty"]}, "holds no WAV or FLAC"),
         ({"paths": [tmp_path / "text.wav"]}, "none of 1 recordings can be read"),
         ({"checkpoint": tmp_path / "missing.ckpt"}, "there is no checkpoint"),
-        ({"checkpoint": recording}, "cannot be loaded as a checkpoint"),
+        ({"checkpoint": recording}, "tone.wav is no checkpoint: give"),
         ({"target": "middle"}, "no class 'middle'.*low, high"),
         ({"composite": "epsilom"}, "did you mean"),
-        ({"band": (5000.0, 6000.0)}, "band"),
+        ({"band": (5000.0, 6000.0)}, "no band from 5000 to 6000 Hz"),
+        ({"band": (500.0, 300.0)}, "no band from 500 to 300 Hz"),
         ({"output": tmp_path}, "not an empty folder"),
         ({"output": recording / "out"}, "cannot be written"),
     ]
