@@ -1,6 +1,7 @@
 """Decoding one recording to mono samples at 8 kHz."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from audio_lrp.data.representation import SAMPLE_RATE
 
 LOWEST_RATE: Final = 1000
+_BLOCK: Final = 2**16
 
 
 class UnusableRecordingError(Exception):
@@ -50,7 +52,8 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     try:
         with soundfile.SoundFile(path) as file:
             rate, header = file.samplerate, file.extra_info
-            channels: NDArray[np.float32] = file.read(dtype="float32", always_2d=True)
+            channels = np.concatenate([*_blocks(file)])
+            promised = file.frames - len(channels)
     except soundfile.LibsndfileError as error:
         empty = path.stat().st_size == 0
         reason = "an empty file" if empty else f"not readable as audio: {error.error_string.rstrip('.')}"
@@ -58,6 +61,8 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     if rate < LOWEST_RATE:  # a damaged header: converting 1 Hz to 8 kHz would need gigabytes
         raise UnusableRecordingError(f"its header gives a sampling rate of {rate} Hz")
     missing = missing_bytes(header)
+    if promised > 0:
+        raise UnusableRecordingError(f"cut off: {promised} samples that its header promises are missing")
     if missing:
         raise UnusableRecordingError(f"cut off: {missing} bytes that its header promises are missing")
     samples: NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
@@ -66,6 +71,15 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     if not len(samples):
         raise UnusableRecordingError("holds no samples")
     return samples, rate
+
+
+def _blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
+    """All samples, block by block [N, channels]: a damaged header may promise more than the memory holds."""
+    while True:
+        block: NDArray[np.float32] = file.read(_BLOCK, dtype="float32", always_2d=True)
+        yield block
+        if not len(block):
+            return
 
 
 def missing_bytes(header: str) -> int:
