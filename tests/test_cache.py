@@ -23,6 +23,7 @@ from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import LongClipPolicy, PackedClips
 from audio_lrp.data.decode import decode, loudest_window
 from audio_lrp.data.fsdd import FSDD
+from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY, map_in_threads
 from audio_lrp.errors import UserError
 
 Samples = NDArray[np.floating[Any]]
@@ -127,7 +128,7 @@ class TestPacking:
             assert not clip[length:].any()
 
     def test_a_batch_is_in_the_order_of_its_indices(self, root: Path) -> None:
-        count = cache.CLIPS_IN_MEMORY + 3  # more than one round of the builder
+        count = BATCH * BATCHES_IN_MEMORY + 3  # more than one round of the builder
         paths = some_recordings(root, count)
         clips = open_clips(root, paths)
         assert len(clips) == count
@@ -511,3 +512,20 @@ class TestProcesses:
         assert "--data.cache_dir" in message
         assert caches(root) == []
         assert len(open_clips(root, paths)) == 5
+
+
+class TestThreads:
+    @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH * BATCHES_IN_MEMORY, 3 * BATCH * BATCHES_IN_MEMORY + 5])
+    def test_results_come_in_order(self, count: int) -> None:
+        assert list(map_in_threads(lambda item: item * 2, range(count))) == list(range(0, 2 * count, 2))
+
+    def test_results_wait_for_the_caller_in_bounded_number(self) -> None:
+        begun: list[int] = []
+        results = map_in_threads(begun.append, range(10 * BATCH * BATCHES_IN_MEMORY))
+        next(results)
+        time.sleep(0.05)
+        assert len(begun) <= BATCH * BATCHES_IN_MEMORY
+
+    def test_errors_reach_the_caller(self) -> None:
+        with pytest.raises(ZeroDivisionError):
+            list(map_in_threads(lambda item: 1 // item, range(-3, 3)))

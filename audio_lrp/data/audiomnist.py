@@ -77,12 +77,8 @@ class AudioMNIST(Corpus):
         nested = self.root / "data"
         folder = nested if nested.is_dir() else self.root
         genders = read_genders(folder / METADATA)
-        recordings = [
-            parse_name(folder / entry.name, name, genders)
-            for entry in visible_entries(folder)
-            if entry.is_dir()
-            for name in wav_names(folder / entry.name)
-        ]
+        speakers = [folder / entry.name for entry in visible_entries(folder) if entry.is_dir()]
+        recordings = [parse_name(place, name, genders) for place in speakers for name in wav_names(place)]
         if not recordings:
             raise no_recordings(self.name, self.root, LAYOUT, "https://github.com/soerenab/AudioMNIST")
         return recordings if self.exclude is None else exclude(recordings, read_exclusions(self.exclude))

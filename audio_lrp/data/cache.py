@@ -5,7 +5,6 @@ import logging
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +18,7 @@ from tqdm import tqdm
 
 from audio_lrp.data.decode import UnusableRecordingError, decode, loudest_window
 from audio_lrp.data.fingerprint import content_key, recall, remember, stat_signature
+from audio_lrp.data.parallel import map_in_threads
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
 from audio_lrp.errors import UserError
 
@@ -26,12 +26,11 @@ LongClipPolicy = Literal["energy", "center", "error"]
 """Which second of a longer clip is used: the one with the most energy, the one in the middle, or none (an error)."""
 
 ENVIRONMENT_VARIABLE: Final = "AUDIO_LRP_CACHE"
-FORMAT: Final = f"1 {SAMPLE_RATE} Hz"  # to be changed whenever the same recordings would be packed differently
+FORMAT: Final = f"2 {SAMPLE_RATE} Hz"  # to be changed whenever the same recordings would be packed differently
 SAMPLES: Final = "samples.int16"
 INDEX: Final = "index.npy"
 NAMES: Final = "names.json"
 CLIP: Final = np.dtype([("length", "<i8"), ("loudest", "<i8"), ("scale", "<f4")])
-CLIPS_IN_MEMORY: Final = 256
 
 logger = logging.getLogger(__name__)
 
@@ -244,20 +243,14 @@ def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> NDArray[np.
     """
     index = np.zeros(len(paths), dtype=CLIP)
     unusable: list[str] = []
-    with (
-        ThreadPoolExecutor(os.cpu_count()) as pool,
-        tqdm(desc=f"packing {corpus_name}", total=len(paths), unit="clip", delay=1) as progress,
-    ):
-        for start in range(0, len(paths), CLIPS_IN_MEMORY):
-            chunk = paths[start : start + CLIPS_IN_MEMORY]
-            for i, clip in enumerate(pool.map(pack_clip, chunk), start):
-                if isinstance(clip, UnusableRecordingError):
-                    unusable.append(f"{paths[i]} ({clip})")
-                else:
-                    samples, scale = clip
-                    index[i] = len(samples), loudest_window(samples, NUM_SAMPLES), scale
-                    file.write(samples.data)
-                progress.update()
+    clips = map_in_threads(pack_clip, paths)
+    for i, clip in enumerate(tqdm(clips, f"packing {corpus_name}", total=len(paths), unit="clip", delay=1)):
+        if isinstance(clip, UnusableRecordingError):
+            unusable.append(f"{paths[i]} ({clip})")
+        else:
+            samples, scale = clip
+            index[i] = len(samples), loudest_window(samples, NUM_SAMPLES), scale
+            file.write(samples.data)
     if unusable:
         some = ", ".join(unusable[:3]) + (", ..." if len(unusable) > 3 else "")
         raise UserError(

@@ -50,7 +50,8 @@ class Corpus(ABC):
     @cached_property
     def recordings(self) -> tuple[Recording, ...]:
         """All recordings, in an order that depends on the files' names alone."""
-        return tuple(sorted(self.scan(), key=lambda recording: recording.path.relative_to(self.root).as_posix()))
+        # All begin with the root, which therefore does not matter, and takes long to be taken off.
+        return tuple(sorted(self.scan(), key=lambda recording: recording.path.as_posix()))
 
     @abstractmethod
     def scan(self) -> list[Recording]:

@@ -97,6 +97,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.long_clips: LongClipPolicy = long_clips
         self.cache_dir = cache_dir
         self.augmentations = augmentations or []
+        self._clips: PackedClips | None = None
         self.splits: dict[SplitName, ClipDataset] = {}
 
     @property
@@ -118,7 +119,8 @@ class CorpusDataModule(L.LightningDataModule):
         """
         self.corpus.prepare()
         split_recordings(self.corpus, self.task, self.fold, self.num_folds)
-        self._open_clips().window(self.long_clips)
+        self._clips = self._open_clips()
+        self._clips.window(self.long_clips)
 
     def _open_clips(self) -> PackedClips:
         paths = [recording.path for recording in self.corpus.recordings]
@@ -130,7 +132,7 @@ class CorpusDataModule(L.LightningDataModule):
             return
         recordings = self.corpus.recordings
         chosen = split_recordings(self.corpus, self.task, self.fold, self.num_folds)
-        clips = self._open_clips()
+        clips = self._clips or self._open_clips()  # opened before where this process prepared the data
         speakers = {name: number for number, name in enumerate(sorted({item.speaker for item in recordings}))}
         # Files lie in the order of speakers and digits; a few training batches alone should hold all classes.
         np.random.default_rng(self.seed).shuffle(chosen["train"])

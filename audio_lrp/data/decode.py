@@ -23,7 +23,8 @@ class UnusableRecordingError(Exception):
 def decode(path: Path) -> NDArray[np.float32]:
     """Read a recording of any rate and number of channels as mono samples at 8 kHz.
 
-    Channels are averaged; other rates are converted by soxr in its "very high quality".
+    Channels are averaged; other rates are converted by soxr in its "high quality", whose error lies
+    120 dB below the signal: less than 16 bits can hold, in a third of the time that the next better one takes.
 
     Returns:
         Samples [N], full scale 1.
@@ -34,7 +35,7 @@ def decode(path: Path) -> NDArray[np.float32]:
     samples, rate = read_mono(path)
     if rate == SAMPLE_RATE:
         return samples
-    samples = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="VHQ"), dtype=np.float32)
+    samples = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
     if not len(samples):
         raise UnusableRecordingError("holds no samples")
     return samples
@@ -65,7 +66,8 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         raise UnusableRecordingError(f"cut off: {promised} samples that its header promises are missing")
     if missing:
         raise UnusableRecordingError(f"cut off: {missing} bytes that its header promises are missing")
-    samples: NDArray[np.float32] = channels.mean(axis=1, dtype=np.float32)
+    mono = channels.shape[1] == 1  # the mean of one channel would take as long as reading it
+    samples: NDArray[np.float32] = channels[:, 0] if mono else channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise UnusableRecordingError("holds samples that are infinite or not a number")
     if not len(samples):

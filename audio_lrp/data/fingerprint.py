@@ -1,32 +1,42 @@
 """Telling whether a corpus's files changed: quickly by their dates, surely by their content."""
 
+import array
 import contextlib
 import hashlib
 import json
 import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
 from tqdm import tqdm
 
+from audio_lrp.data.parallel import map_in_threads
 from audio_lrp.errors import UserError
 
 REMEMBERED = "signatures.json"
+FACTS = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns")
 
 
 def stat_signature(corpus_name: str, root: Path, paths: Sequence[Path]) -> str:
     """A hash of the files' places, sizes and times of change: equal as long as nobody touched them.
 
+    Every file is asked, which takes some 3 us each, most of it in the system. The times of the folders alone would be
+    had at once, but do not tell when a file is written in place. The time of a file's last change of any kind (ctime)
+    is the system's own: who sets the time of modification back changes it. It is missed only where the clock itself
+    is set back to the very nanosecond, and on Windows, which has no such time, where the modification's is set back.
+
     Raises:
         UserError: a file is missing.
     """
+    places = list(map(os.fspath, paths))
     try:
-        facts = list(map(attrgetter("st_size", "st_mtime_ns", "st_ctime_ns"), map(os.stat, paths)))
+        facts = array.array("q", chain.from_iterable(map(FACTS, map(os.stat, places))))
     except OSError as error:
         raise unreadable(error) from error
-    return digest([corpus_name, os.path.abspath(root), *map(str, paths), repr(facts)])  # noqa: PTH100 (keeps links)
+    names = "\0".join([corpus_name, os.path.abspath(root), *places])  # noqa: PTH100 (keeps links)
+    return hashlib.blake2b(facts.tobytes() + os.fsencode(names), digest_size=8).hexdigest()
 
 
 def content_key(root: Path, paths: Sequence[Path], version: str) -> str:
@@ -41,9 +51,8 @@ def content_key(root: Path, paths: Sequence[Path], version: str) -> str:
         UserError: a file cannot be read.
     """
     try:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            hashes = pool.map(lambda path: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), paths)
-            contents = list(tqdm(hashes, "checking recordings", total=len(paths), unit="file", delay=1))
+        hashes = map_in_threads(lambda path: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), paths)
+        contents = list(tqdm(hashes, "checking recordings", total=len(paths), unit="file", delay=1))
     except OSError as error:
         raise unreadable(error) from error
     return digest([version, *(path.relative_to(root).as_posix() for path in paths), *contents])

@@ -1,10 +1,8 @@
 """What is wrong with a corpus: its files, its sound, its completeness."""
 
 import hashlib
-import os
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -16,6 +14,7 @@ from tqdm import tqdm
 
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.decode import UnusableRecordingError, read_mono
+from audio_lrp.data.parallel import map_in_threads
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
 
 LONGEST: Final = NUM_SAMPLES / SAMPLE_RATE
@@ -110,9 +109,8 @@ def clipped_samples(samples: NDArray[np.float32]) -> int:
 
 def listen_to_all(recordings: Sequence[Recording]) -> list[Sound | str]:
     """Measure recordings on all cores."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        sounds = pool.map(listen, [recording.path for recording in recordings])
-        return list(tqdm(sounds, "listening", total=len(recordings), unit="clip", dynamic_ncols=True))
+    sounds = map_in_threads(listen, [recording.path for recording in recordings])
+    return list(tqdm(sounds, "listening", total=len(recordings), unit="clip", dynamic_ncols=True))
 
 
 def find_faults(corpus: Corpus, sounds: Sequence[Sound | str]) -> list[Fault]:
