@@ -1,7 +1,6 @@
-"""Every shipped configuration and sweep works, and does what its name says."""
+"""Every shipped configuration works, and does what its name says."""
 
 import csv
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,14 @@ import pytest
 import torch
 import yaml
 from command_line import exit_code, only_folder, tiny_run
-from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
 from audio_lrp.cli.config_files import find_config, shipped_configs
 from audio_lrp.cli.lightning_cli import AudioLRPCLI
 from audio_lrp.errors import UsageError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIGS = shipped_configs()
 EXPERIMENTS = [name for name in CONFIGS if "/" not in name]
 VARIANTS = [name for name in CONFIGS if "/" in name]
-SWEEPS = sorted((REPOSITORY / "sweeps").glob("*.yaml"))
 
 
 @pytest.fixture(autouse=True)
@@ -177,59 +173,6 @@ class TestVariants:
         assert trainer.items() >= expected[name].items()
 
 
-class TestSweeps:
-    """W&B's agents run what the files say."""
-
-    def test_one_for_every_network(self) -> None:
-        assert {"audionet.yaml", "alexnet.yaml"} <= {path.name for path in SWEEPS}
-
-    @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-    def test_every_value_is_an_option_of_a_valid_run(
-        self, path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-    ) -> None:
-        monkeypatch.setenv("AUDIOMNIST_ROOT", "my corpus")
-        sweep = yaml.safe_load(path.read_text())
-        values = {name: points_of(parameter) for name, parameter in sweep["parameters"].items()}
-        for number in range(max(map(len, values.values()))):
-            point = {name: some[number % len(some)] for name, some in values.items()}
-            command = agents_command(sweep["command"], point)
-            assert command[:3] == ["/usr/bin/env", "audio-lrp", "fit"]
-            assert exit_code(*command[2:], "--print_config") == 0
-            config = yaml.safe_load(capsys.readouterr().out)
-            assert config["data"]["init_args"]["root"] == "my corpus"
-            for name, value in point.items():
-                assert nested(config, name) == value
-
-    @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
-    def test_schema(self, path: Path) -> None:
-        sweep = yaml.safe_load(path.read_text())
-        assert sweep["metric"] == {"name": "val/accuracy", "goal": "maximize"}
-        assert sweep["method"] in ("bayes", "random", "grid")
-        assert sweep["early_terminate"]["type"] == "hyperband"
-        base = sweep["command"][sweep["command"].index("--config") + 1]
-        trainer = yaml.safe_load(CONFIGS[base].read_text())["trainer"]
-        assert trainer["check_val_every_n_epoch"] is None  # so that the interval counts steps throughout the training
-        assert sweep["early_terminate"]["min_iter"] <= trainer["max_steps"] // trainer["val_check_interval"]
-        for name, parameter in sweep["parameters"].items():
-            assert "parameters" not in parameter, f"{name} is nested: the agent would not make an option of it"
-            assert not name.endswith("class_path"), f"{name} switches a class, which keeps the former's settings"
-
-    def test_lists_booleans_and_null(self, capsys: pytest.CaptureFixture[str]) -> None:
-        point = {
-            "data.init_args.augmentations": [{"class_path": "AdditiveNoise"}],
-            "trainer.deterministic": True,
-            "trainer.precision": "null",  # None would arrive as the word None
-            "model.init_args.optimizer.init_args.lr": 1e-05,
-        }
-        command = agents_command(["audio-lrp", "fit", "--config", "audionet_digit", "--data.root=x", "${args}"], point)
-        assert exit_code(*command[1:], "--print_config") == 0
-        config = yaml.safe_load(capsys.readouterr().out)
-        assert nested(config, "data.init_args.augmentations")[0]["class_path"] == "audio_lrp.data.AdditiveNoise"
-        assert nested(config, "trainer.deterministic") is True
-        assert nested(config, "trainer.precision") is None
-        assert nested(config, "model.init_args.optimizer.init_args.lr") == 1e-05
-
-
 def checkpoints_of(name: str) -> list[str]:
     """The options that give a run the checkpoints of a shipped configuration, and no other callback."""
     options = []
@@ -238,22 +181,3 @@ def checkpoints_of(name: str) -> list[str]:
             settings = (f"--trainer.callbacks.{key}={value}" for key, value in item["init_args"].items())
             options += ["--trainer.callbacks+=ModelCheckpoint", *settings]
     return options
-
-
-def points_of(parameter: dict[str, Any]) -> list[Any]:
-    """Values of a sweep's parameter: all of them, or both ends of its range."""
-    return list(parameter["values"]) if "values" in parameter else [parameter["min"], parameter["max"]]
-
-
-def agents_command(command: list[str], point: dict[str, Any]) -> list[str]:
-    """The command that W&B's agent runs for one point, by W&B's own functions."""
-    arguments = create_sweep_command_args({"args": {name: {"value": value} for name, value in point.items()}})
-    macros = {"${env}": ["/usr/bin/env"], "${args}": arguments["args"]}
-    return list(chain.from_iterable(macros.get(word, [word]) for word in create_sweep_command(list(command))))
-
-
-def nested(config: dict[str, Any], name: str) -> Any:
-    """The value at a dotted name."""
-    for key in name.split("."):
-        config = config[key]
-    return config

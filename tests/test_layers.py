@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint_file",
         "plugins",
     },  # the other commands it imports by name
+    "search": {"arguments", "cli", "tracking"},
     "__main__": {"cli"},
 }
 """Layer by layer, what of the package it may import besides itself and ``errors``."""

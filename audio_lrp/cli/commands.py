@@ -26,6 +26,7 @@ class Command(NamedTuple):
 
 COMMANDS: Final = {
     "fit": Command("train", "train a network: audio-lrp fit --config quickstart", LIGHTNING),
+    "sweep": Command("train", "search hyperparameters without W&B's server", "audio_lrp.search.command"),
     "validate": Command("test", "accuracy of a checkpoint on the validation speakers", LIGHTNING),
     "test": Command("test", "accuracy of a checkpoint on the test speakers", LIGHTNING),
     "predict": Command("test", "a table of predictions for the test recordings", LIGHTNING),

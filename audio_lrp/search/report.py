@@ -1,0 +1,119 @@
+"""What a sweep leaves behind: a table of its trials, the best one's configuration, and two pictures."""
+
+import csv
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import optuna
+from matplotlib.figure import Figure
+from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+from optuna.trial import FrozenTrial, TrialState
+
+from audio_lrp import __version__
+from audio_lrp.errors import UserError
+from audio_lrp.search.options import printed_config
+from audio_lrp.search.pictures import Line, importance_chart, parallel_coordinates, short_name
+from audio_lrp.search.study import latest
+from audio_lrp.search.sweep_file import Sweep
+from audio_lrp.search.worker import FAILURE, PARAMETERS
+from audio_lrp.tracking.files import replacing
+
+_FEWEST = 4
+"""Complete trials below which importances mean nothing."""
+_MOST_FAILURES = 5
+"""Failed trials that are named one by one."""
+
+
+def write_report(study: optuna.Study, sweep: Sweep, folder: Path) -> str:
+    """Write ``trials.csv``, ``best.yaml``, ``importance.png`` and ``parallel_coordinates.png`` into a sweep's folder.
+
+    Args:
+        study: the sweep's study, with no trial running.
+        sweep: what was searched.
+        folder: the sweep's folder.
+
+    Returns:
+        What came out, as lines to print.
+
+    Raises:
+        UserError: no trial was completed.
+    """
+    trials = latest(study.get_trials())
+    by_state = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
+    complete, pruned, failed = (by_state[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+    _write_table(trials, sweep, folder / "trials.csv")
+    failures = [f"trial {trial.number} failed: {_failure(trial)}" for trial in failed[:_MOST_FAILURES]]
+    if not complete:
+        reason = failures[0] if failures else "all were pruned"
+        raise UserError(f"none of the sweep's {len(trials)} trials was completed ({reason}): see {folder}")
+    best = study.best_trial
+    lines = [
+        ("trials", f"{len(complete)} complete, {len(pruned)} pruned, {len(failed)} failed"),
+        (f"best {sweep.metric}", f"{best.value:.6g} (trial {best.number})"),
+        *((short_name(name), str(value)) for name, value in best.user_attrs[PARAMETERS].items()),
+    ]
+    if sweep.method == "grid" and len(complete) > 1:
+        values = [_value(trial) for trial in complete]
+        spread = statistics.stdev(values)
+        lines.append(("mean of the grid", f"{statistics.fmean(values):.6g} ± {spread:.2g} (standard deviation)"))
+    _write_config(best, sweep, folder / "best.yaml")
+    lines += [("table", str(folder / "trials.csv")), ("configuration", str(folder / "best.yaml"))]
+    for name, figure in _figures(study, sweep, complete, pruned).items():
+        with replacing(folder / f"{name}.png") as path:
+            figure.savefig(path, format="png")
+        lines.append((name.replace("_", " "), str(folder / f"{name}.png")))
+    lines.append(("to train it again", f"audio-lrp {sweep.words[0]} --config {folder / 'best.yaml'}"))
+    width = max(len(name) for name, _ in lines) + 1
+    return "\n".join([*(f"{name + ':':<{width}} {text}" for name, text in lines), *failures])
+
+
+def _value(trial: FrozenTrial) -> float:
+    assert trial.value is not None
+    return trial.value
+
+
+def _failure(trial: FrozenTrial) -> str:
+    return str(trial.user_attrs.get(FAILURE, "its worker died again and again"))
+
+
+def _write_table(trials: Sequence[FrozenTrial], sweep: Sweep, path: Path) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["trial", "state", sweep.metric, "logged values", "seconds", *sweep.parameters, "failure"])
+        for trial in trials:
+            point = trial.user_attrs.get(PARAMETERS, {})
+            seconds = "" if trial.duration is None else f"{trial.duration.total_seconds():.1f}"
+            failure = _failure(trial) if trial.state == TrialState.FAIL else ""
+            values = [trial.value, len(trial.intermediate_values), seconds]
+            options = [point.get(name) for name in sweep.parameters]
+            writer.writerow([trial.number, trial.state.name.lower(), *values, *options, failure])
+
+
+def _write_config(best: FrozenTrial, sweep: Sweep, path: Path) -> None:
+    head = f"# audio-lrp {__version__}: trial {best.number} of the sweep, {sweep.metric} {best.value:.6g}\n"
+    with replacing(path) as temporary:
+        temporary.write_text(head + printed_config(sweep.arguments(best.user_attrs[PARAMETERS])))
+
+
+def _figures(
+    study: optuna.Study, sweep: Sweep, complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]
+) -> dict[str, Figure]:
+    varied = {name: parameter for name, parameter in sweep.parameters.items() if not parameter.is_constant}
+    lines = [
+        Line(trial.user_attrs[PARAMETERS], _value(trial), trial.state == TrialState.PRUNED)
+        for trial in (*complete, *pruned)
+        if trial.value is not None
+    ]
+    figures = {}
+    if varied:
+        figures["parallel_coordinates"] = parallel_coordinates(lines, varied, sweep.metric, sweep.maximize)
+    if varied and len(complete) >= _FEWEST:
+        importances = _importances(study, list(varied))
+        figures["importance"] = importance_chart(importances, sweep.metric, len(complete))
+    return figures
+
+
+def _importances(study: optuna.Study, names: list[str]) -> dict[str, Any]:
+    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.25), params=names)

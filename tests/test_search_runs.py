@@ -1,0 +1,179 @@
+"""Sweeps without an account from start to end, on a tiny network."""
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import yaml
+from command_line import exit_code, tiny_run, wandb_records
+from fake_corpus import ToneCorpus
+from matplotlib.image import imread
+
+from audio_lrp.errors import UsageError, UserError
+from audio_lrp.search.command import main
+from audio_lrp.search.options import printed_config
+from audio_lrp.search.report import write_report
+from audio_lrp.search.study import default_storage, open_study
+from audio_lrp.search.sweep_file import make_sweep, read_sweep
+from audio_lrp.search.worker import Job, run_trials
+
+LEVEL = "trainer.callbacks.init_args.level"
+
+
+class Score(L.Callback):
+    """Logs its level as the score after every epoch; below zero it crashes."""
+
+    def __init__(self, level: float, seconds: float = 0.0) -> None:
+        self.level = level
+        self.seconds = seconds
+
+    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        time.sleep(self.seconds)
+        if self.level < 0:
+            raise RuntimeError("boom")
+        pl_module.log("score", self.level)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    ToneCorpus(root, repetitions=1).prepare()
+    return root
+
+
+@pytest.fixture(autouse=True)
+def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working directory of the test's own; workers find the tests' modules."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_DATA_DIR", "WANDB_RUN_GROUP", "AUDIO_LRP_RUN_FOLDER"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def write_sweep(corpus: Path, levels: list[float], *options: str, **changes: Any) -> Path:
+    score = ["--trainer.callbacks=test_search_runs.Score", "--trainer.max_epochs=3", *options]
+    content = {
+        "method": "grid",
+        "metric": {"name": "score", "goal": "maximize"},
+        "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 3},
+        "command": ["${env}", "audio-lrp", "fit", *tiny_run(corpus), *score, "${args}"],
+        "parameters": {LEVEL: {"values": levels}},
+    }
+    path = Path("levels.yaml")
+    path.write_text(yaml.safe_dump(content | changes))
+    return path
+
+
+def table() -> list[dict[str, str]]:
+    with Path("runs/sweeps/levels/trials.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_from_start_to_end(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wandb = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
+    write_sweep(corpus, [0.5, 0.25, -1.0, 0.75], *wandb)
+    main(["levels.yaml"])
+    rows = table()
+    assert [row["state"] for row in rows] == ["complete", "pruned", "fail", "complete"]
+    # A pruned trial stops after its first value of three; what it would have gone on from is gone.
+    assert [int(row["logged values"]) for row in rows] == [3, 1, 0, 3]
+    assert [float(row[LEVEL]) for row in rows] == [0.5, 0.25, -1.0, 0.75]
+    assert rows[2]["failure"] == "RuntimeError: boom"
+    folder = Path("runs/sweeps/levels")
+    assert {path.parts[-3] for path in folder.glob("*/*/checkpoints")} == {"trial-000", "trial-003"}
+
+    lines = capsys.readouterr().out.splitlines()
+    printed = dict(line.split(": ", 1) for line in lines)
+    assert printed["trials"].strip() == "2 complete, 1 pruned, 1 failed"
+    assert printed["best score"].strip() == "0.75 (trial 3)"
+    assert printed["mean of the grid"].strip() == "0.625 ± 0.18 (standard deviation)"
+    assert lines[-1] == "trial 2 failed: RuntimeError: boom"
+
+    # The best trial's configuration is a run's like any other.
+    best = folder / "best.yaml"
+    assert "trial 3 of the sweep, score 0.75" in best.read_text().splitlines()[0]
+    again = yaml.safe_load(printed_config(["fit", "--config", str(best)]))
+    assert again == yaml.safe_load(best.read_text())
+    assert again["trainer"]["callbacks"][0]["init_args"]["level"] == 0.75
+    assert again["run"] == {"root": "runs", "experiment": None, "test_after_fit": False}
+    assert imread(folder / "parallel_coordinates.png").ndim == 3
+
+    # W&B has the trials in one group; a pruned one has not failed.
+    records = [wandb_records(path) for path in sorted(folder.glob("trial-*/*"))]
+    starts = [next(record["run"] for record in run if record["type"] == "run") for run in records]
+    assert {start["run_group"] for start in starts} == {"levels"}
+    assert [start["display_name"].rpartition("-2")[0] for start in starts] == [f"trial-{i:03d}" for i in range(4)]
+    codes = [run[-1]["exit"].get("exit_code", 0) for run in records]
+    assert codes == [0, 0, 1, 0]
+
+    # Nothing is left to do when the same command is typed again.
+    main(["levels.yaml"])
+    assert table() == rows
+    assert len(list(folder.glob("trial-*"))) == 4
+
+
+def test_metric_that_is_never_logged(corpus: Path) -> None:
+    content = read_sweep(write_sweep(corpus, [0.5], metric={"name": "scores"}))
+    sweep = make_sweep(content)
+    study = open_study(default_storage(Path.cwd()), "levels", sweep, content)
+    run_trials(study, sweep, Job("levels", content, "", 1, Path.cwd(), workers=1))  # in this process
+    with pytest.raises(UserError, match=r"none of the .* 1 trials .*metric scores was never logged; there is score"):
+        write_report(study, sweep, Path.cwd())
+
+
+def test_mistakes_are_told_before_anything_runs(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_sweep(corpus, [0.5], parameters={"model.init_args.label_smothing": {"value": 0.1}})
+    with pytest.raises(UsageError, match=r"label_smothing: did you mean --model.label_smoothing"):
+        main(["levels.yaml"])
+    write_sweep(corpus, [0.5], method="random")
+    with pytest.raises(UsageError, match="--trials 20"):
+        main(["levels.yaml"])
+    with pytest.raises(UsageError, match="--workers is a number above 0, not 0"):
+        main(["levels.yaml", "--workers", "0"])
+    with pytest.raises(UsageError, match=r"unknown option --trails: did you mean --trials"):
+        main(["levels.yaml", "--trails", "3"])
+    assert exit_code("sweep", "nothing.yaml") == 1
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(UserError, match=r"need Optuna: pip install 'audio-lrp\[sweeps\]'"):
+        main(["levels.yaml"])
+    assert not Path("runs").exists()
+
+
+@pytest.mark.slow
+def test_killed_worker_and_stopped_sweep(corpus: Path) -> None:
+    levels = [number / 100 for number in range(50, 58)]
+    write_sweep(corpus, levels, "--trainer.callbacks.init_args.seconds=0.7", early_terminate=None)
+    command = [sys.executable, "-m", "audio_lrp", "sweep", "levels.yaml", "--workers", "2"]
+    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    folder = Path("runs/sweeps/levels")
+    wait_for(lambda: list(folder.glob("trial-*/*/config.yaml")))
+    killed = int(next(folder.glob("worker-*.log")).stem.rpartition("-")[2])
+    os.kill(killed, signal.SIGKILL)
+    wait_for(lambda: len(list(folder.glob("worker-*.log"))) == 3)  # another takes its place
+    wait_for(lambda: len(list(folder.glob("trial-*"))) >= 5)
+    sweep.send_signal(signal.SIGINT)
+    output, _ = sweep.communicate(timeout=60)
+    assert sweep.returncode == 130
+    assert "type the same command to go on" in output
+    begun = len(list(folder.glob("trial-*")))
+    assert begun < 8
+
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    rows = table()
+    assert sorted(float(row[LEVEL]) for row in rows) == levels
+    assert {row["state"] for row in rows} == {"complete"}
+    assert len(list(folder.glob("trial-*"))) > 8  # those of the dead and the stopped were begun anew
+
+
+def wait_for(condition: Any) -> None:
+    end = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.1)
