@@ -5,6 +5,7 @@ training script. Relevance is drawn on a diverging scale, symmetric about zero: 
 against it; people with a colour vision deficiency tell the two apart as well.
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -159,7 +160,7 @@ def perturbation_chart(
     figure.suptitle(title, y=0.975)
     for panel, (quantity, values) in enumerate(curves.items()):
         axes = figure.add_subplot(1, len(curves), panel + 1)
-        for order, curve, (color, style) in zip(orders, values, _CURVE_STYLES, strict=False):
+        for order, curve, (color, style) in zip(orders, values, itertools.cycle(_CURVE_STYLES), strict=False):
             axes.plot(fractions, curve, label=order, color=color, linestyle=style, marker="o", markersize=3)
         axes.set(xlabel="fraction removed", ylabel=quantity, xlim=(0, fractions[-1]))
         axes.grid(color="0.9")

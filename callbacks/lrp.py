@@ -12,14 +12,19 @@ from zennit.core import Composite
 
 from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
+from audio_lrp.attribution.timefrequency import spectrogram_plane
 from audio_lrp.callbacks.isolation import isolated_random_state
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.callbacks.publishing import Results, publish
 from audio_lrp.data.batch import Batch
-from audio_lrp.data.representation import Representation
+from audio_lrp.data.representation import Representation, Spectrogram, Waveform
 from audio_lrp.errors import UserError
+from audio_lrp.faithfulness.baselines import Baseline
 from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, check_fractions
+from audio_lrp.faithfulness.localization import relevance_mass_accuracy, utterance_frames, utterance_samples
+from audio_lrp.faithfulness.orders import ORDERS, Order, orders_by_name
 from audio_lrp.faithfulness.perturbation import perturbation_curves
+from audio_lrp.faithfulness.units import Units
 from audio_lrp.views import time_frequency_relevance
 
 
@@ -48,8 +53,9 @@ class LRPCallback(Callback):
     - ``lrp/maps``, relevance on the network's input; for waveforms also ``lrp/time_frequency``, in the plane of
       AlexNet's spectrogram;
     - ``lrp/audio``, of the same examples the recording, what spoke for the class and what against it, equally loud;
-    - ``lrp/perturbation``, the curves, and ``lrp/aopc_morf``, ``lrp/aopc_random``, ``lrp/aopc_amplitude``, the areas
-      over them;
+    - ``lrp/perturbation``, the curves, and the scores that they give: ``lrp/aopc_morf``, ``lrp/aopc_lerf``,
+      ``lrp/aopc_random``, ``lrp/aopc_amplitude``, the areas over them, and ``lrp/srg``, the symmetric relevance gain;
+    - ``lrp/relevance_mass``, the share of the positive relevance that lies on the utterance, not on padding;
     - ``lrp/conservation_error``, the largest share of relevance that any layer cannot account for: rounding alone, so
       that more than 1e-4 tells of a fault; not with zennit's own rules, which keep no accounts.
 
@@ -68,9 +74,12 @@ class LRPCallback(Callback):
         num_examples: how many examples the perturbation curves average over, spread evenly over the classes.
         target: explain the ``"label"`` or the ``"predicted"`` class.
         composite: name of an LRP preset, or any zennit composite (in a configuration by its class path).
-        unit: what the curves remove at once: samples in a row of a waveform, the side of a square in a spectrogram.
+        unit: what the curves remove at once: samples in a row of a waveform, the side of a square in a spectrogram, or
+            any `Units` (in a configuration by class path, e.g. ``audio_lrp.faithfulness.Bands``).
+        baseline: what takes its place; None: silence.
+        orders: in which orders, names out of `ORDERS` or orders of your own. ``lrp/srg`` needs ``morf`` and ``lerf``.
         fractions: fractions of the input at which the curves are evaluated, rising from 0.
-        seed: chooses the examples and the random order.
+        seed: chooses the examples, random orders and noise.
         on_error: whether a failure to explain or to log is a warning (``"warn"``) or ends the run (``"raise"``).
 
     Raises:
@@ -87,7 +96,9 @@ class LRPCallback(Callback):
         num_examples: int = 32,
         target: Literal["label", "predicted"] = "label",
         composite: str | Composite = DEFAULT_COMPOSITE,
-        unit: int = 1,
+        unit: int | Units = 1,
+        baseline: Baseline | None = None,
+        orders: Sequence[str | Order] = ORDERS,
         fractions: Sequence[float] = DEFAULT_FRACTIONS,
         seed: int = 0,
         on_error: Literal["warn", "raise"] = "warn",
@@ -98,6 +109,8 @@ class LRPCallback(Callback):
         self.target = target
         self.composite = composite
         self.unit = unit
+        self.baseline = baseline
+        self.orders = orders_by_name(orders)
         self.fractions = tuple(fractions)
         self.seed = seed
         self.on_error = on_error
@@ -106,8 +119,9 @@ class LRPCallback(Callback):
 
     def _check_options(self) -> None:
         for name, least in {"every_n_epochs": 1, "num_pictures": 0, "num_examples": 1, "unit": 1}.items():
-            if getattr(self, name) < least:
-                raise UserError(f"{name} of LRPCallback must be at least {least}, not {getattr(self, name)}")
+            value = getattr(self, name)
+            if isinstance(value, int) and value < least:
+                raise UserError(f"{name} of LRPCallback must be at least {least}, not {value}")
         if self.num_pictures > self.num_examples:
             raise UserError(
                 f"LRPCallback draws pictures of its examples: num_pictures ({self.num_pictures}) must not exceed "
@@ -122,10 +136,12 @@ class LRPCallback(Callback):
             composite_by_name(self.composite, bounds=(0.0, 1.0))  # tells an unknown name
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
-        """Check that the data module can give examples, and begin anew."""
+        """Check that the data module can give examples and the units fit them, and begin anew."""
         self._explained_step = -1
         if stage != "predict":
-            _example_source(trainer)
+            shape = _example_source(trainer).input_representation.shape
+            if isinstance(self.unit, Units):
+                self.unit.numbers(shape[1:])
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Explain after every n-th training epoch."""
@@ -180,15 +196,17 @@ class LRPCallback(Callback):
                 batch.input,
                 explanation.target,
                 explanation.relevance,
+                orders=self.orders,
                 fractions=self.fractions,
                 unit=self.unit,
-                baseline=source.input_representation.silence,
+                baseline=source.input_representation.silence if self.baseline is None else self.baseline,
                 seed=self.seed,
             )
+            mass = _mass_on_utterance(batch, explanation.relevance)
             views = self._views(source, batch, explanation) if self.num_pictures else []
             name, prefix = ("test", "lrp/test") if split == "test" else ("validation", "lrp")
             title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
-            publish(trainer, prefix, Results(views, curves, explanation.conservation, title))
+            publish(trainer, prefix, Results(views, curves, mass, explanation.conservation, title))
 
     def _views(self, source: ExampleSource, batch: Batch, explanation: Explanation) -> list[ExampleViews]:
         """Pictures and sounds of the first examples."""
@@ -202,6 +220,17 @@ class LRPCallback(Callback):
         except UserError as error:
             rank_zero_warn(f"LRPCallback shows maps alone, without time, frequency and sound: {error}")
         return [*example_views(batch, source.signals(batch)[shown], explanation, planes, source.class_names)]
+
+
+def _mass_on_utterance(batch: Batch, relevance: Tensor) -> float | None:
+    """Share of the positive relevance on the utterance; None for inputs of which we do not know where it is."""
+    if batch.input.shape[1:] == Waveform.shape:
+        mask = utterance_samples(batch.offset, batch.length, relevance.shape[-1])
+    elif batch.input.shape[1:] == Spectrogram.shape:
+        mask = utterance_frames(batch.offset, batch.length, spectrogram_plane())
+    else:
+        return None
+    return relevance_mass_accuracy(relevance, mask).nanmean().item()
 
 
 def _validated_network(trainer: L.Trainer, pl_module: L.LightningModule) -> nn.Module:

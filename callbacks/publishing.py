@@ -18,7 +18,7 @@ from audio_lrp.attribution.conservation import Conservation
 from audio_lrp.callbacks.pictures import ExampleViews
 from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.faithfulness.curves import PerturbationCurves
-from audio_lrp.faithfulness.scores import aopc
+from audio_lrp.faithfulness.scores import aopc, srg
 from audio_lrp.figures import perturbation_chart, pixels
 from audio_lrp.tracking import run_folder
 from audio_lrp.tracking.files import replacing
@@ -31,32 +31,39 @@ class Results:
     Attributes:
         views: pictures and sounds of the first examples.
         curves: perturbation curves over all examples.
+        relevance_mass: share of the positive relevance on the utterance, where known.
         conservation: what became of the relevance, layer by layer.
         title: title of the curves' chart.
     """
 
     views: Sequence[ExampleViews]
     curves: PerturbationCurves
+    relevance_mass: float | None
     conservation: Conservation
     title: str
 
     @property
-    def areas(self) -> dict[str, float]:
-        """Area over the curve of each order."""
-        return {order: aopc(self.curves, order).mean().item() for order in self.curves.orders}
+    def scores(self) -> dict[str, float]:
+        """Area over the curve of each order, symmetric relevance gain and relevance mass."""
+        found = {f"aopc_{order}": aopc(self.curves, order).mean().item() for order in self.curves.orders}
+        if {"morf", "lerf"} <= set(self.curves.orders):
+            found["srg"] = srg(self.curves).mean().item()
+        if self.relevance_mass is not None:
+            found["relevance_mass"] = self.relevance_mass
+        return found
 
 
 def publish(trainer: L.Trainer, prefix: str, results: Results) -> None:
     """Log to every W&B logger of the trainer; where there is none, write files into the run's folder.
 
-    The curves' areas and the conservation error, being plain numbers, go to loggers of every kind.
+    The scores and the conservation error, being plain numbers, go to loggers of every kind.
 
     Args:
         trainer: names the loggers, the run's folder and the step.
         prefix: what W&B's keys and the files' paths begin with, e.g. ``"lrp"`` for ``lrp/maps``.
         results: what to log: pictures, sounds, curves, scalars.
     """
-    scalars = {f"{prefix}/aopc_{order}": area for order, area in results.areas.items()}
+    scalars = {f"{prefix}/{name}": value for name, value in results.scores.items()}
     if results.conservation.layers:  # stock rules keep no accounts
         scalars[f"{prefix}/conservation_error"] = results.conservation.error
     for logger in trainer.loggers:
@@ -99,7 +106,7 @@ def _write(stem: Path, results: Results) -> None:
     """Write ``<stem>-perturbation.png`` and the rest.
 
     Of each example ``-map-0.png``, ``-time_frequency-0.png``, ``-audio-0-original.wav``, ...; of all
-    ``-perturbation.png``, ``-perturbation.csv``, ``-aopc.csv`` and ``-conservation.csv``, the ledger.
+    ``-perturbation.png``, ``-perturbation.csv``, ``-scores.csv`` and ``-conservation.csv``, the ledger.
     """
     curves = results.curves
     quantities = {name: getattr(curves, name).numpy() for name in ("accuracy", "probability", "logit")}
@@ -110,8 +117,8 @@ def _write(stem: Path, results: Results) -> None:
             write_image(stem.with_name(f"{stem.name}-{name}-{number}.png"), image)
         for name, sound in view.sounds.items():
             write_wav(stem.with_name(f"{stem.name}-audio-{number}-{name}.wav"), torch.from_numpy(sound), SAMPLE_RATE)
-    areas = [{"order": order, "aopc": area} for order, area in results.areas.items()]
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": curves.rows(), "aopc": areas}
+    scores = [{"score": name, "value": value} for name, value in results.scores.items()]
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": curves.rows(), "scores": scores}
     if results.conservation.layers:
         tables["conservation"] = results.conservation.rows()
     for name, rows in tables.items():

@@ -32,7 +32,16 @@ from audio_lrp.callbacks.isolation import isolated_random_state
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.errors import UserError
-from audio_lrp.faithfulness import aopc, perturbation_curves
+from audio_lrp.faithfulness import (
+    Bands,
+    Interpolation,
+    MatchedNoise,
+    RandomOrder,
+    Windows,
+    aopc,
+    perturbation_curves,
+    srg,
+)
 from audio_lrp.models import AlexNet, AudioNet, Classifier
 from audio_lrp.views import time_frequency_relevance
 
@@ -224,7 +233,7 @@ def test_a_diverged_network_costs_the_pictures_not_the_training(make_data, run_f
 def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
     trainer, module = train(make_data(), LRPCallback(**SMALL | {"num_pictures": 2}), max_epochs=1)
     stem = f"step-{trainer.global_step:08d}"
-    of_all = ("perturbation.png", "perturbation.csv", "aopc.csv", "conservation.csv")
+    of_all = ("perturbation.png", "perturbation.csv", "scores.csv", "conservation.csv")
     sounds = ("original", "positive", "negative")
     of_each = ("map-{}.png", "time_frequency-{}.png", *(f"audio-{{}}-{name}.wav" for name in sounds))
     names = {*of_all, *(name.format(number) for name in of_each for number in range(2))}
@@ -237,17 +246,24 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
     batch = data.examples("validate", 4, 0)
     explanation = attribute(module.network, batch.input, batch.label)
     curves = perturbation_curves(
-        module.network, batch.input, batch.label, explanation.relevance, fractions=FRACTIONS, seed=0
+        *(module.network, batch.input, batch.label, explanation.relevance),
+        orders=("morf", "lerf", "random", "amplitude"),
+        fractions=FRACTIONS,
+        seed=0,
     )
     with (run_folder / "lrp" / f"{stem}-perturbation.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [(row["order"], float(row["fraction"])) for row in rows] == [
-        (order, fraction) for order in ("morf", "random", "amplitude") for fraction in FRACTIONS
+        (order, fraction) for order in ("morf", "lerf", "random", "amplitude") for fraction in FRACTIONS
     ]
     np.testing.assert_allclose([float(row["probability"]) for row in rows], curves.probability.flatten(), rtol=1e-5)
-    with (run_folder / "lrp" / f"{stem}-aopc.csv").open() as file:
-        areas = {row["order"]: float(row["aopc"]) for row in csv.DictReader(file)}
-    assert areas == {order: pytest.approx(aopc(curves, order).mean().item(), rel=1e-5) for order in curves.orders}
+    with (run_folder / "lrp" / f"{stem}-scores.csv").open() as file:
+        scores = {row["score"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert scores == {
+        **{f"aopc_{order}": pytest.approx(aopc(curves, order).mean().item(), rel=1e-5) for order in curves.orders},
+        "srg": pytest.approx(srg(curves).mean().item(), rel=1e-4),
+        "relevance_mass": pytest.approx(1, rel=1e-6),  # padding of zeros has no relevance by this composite
+    }
 
     # The same ledger, and the same sounds.
     with (run_folder / "lrp" / f"{stem}-conservation.csv").open() as file:
@@ -264,13 +280,13 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
         np.testing.assert_allclose(sound, expected_sounds[name], atol=2e-4)
 
 
-def test_loggers_of_every_kind_get_the_areas(make_data, tmp_path):
+def test_loggers_of_every_kind_get_the_scores(make_data, tmp_path):
     train(make_data(), LRPCallback(**SMALL), max_epochs=1, logger=CSVLogger(tmp_path, name="", version=""))
     with (tmp_path / "metrics.csv").open() as file:
         rows = [row for row in csv.DictReader(file) if row["lrp/aopc_morf"]]
-    with next(tmp_path.rglob("*-aopc.csv")).open() as file:
-        areas = {f"lrp/aopc_{row['order']}": float(row["aopc"]) for row in csv.DictReader(file)}
-    assert [{name: float(row[name]) for name in areas} for row in rows] == [areas]
+    with next(tmp_path.rglob("*-scores.csv")).open() as file:
+        scores = {f"lrp/{row['score']}": float(row["value"]) for row in csv.DictReader(file)}
+    assert [{name: float(row[name]) for name in scores} for row in rows] == [scores]
 
 
 def make_data_ready(data: CorpusDataModule) -> CorpusDataModule:
@@ -289,10 +305,14 @@ def test_both_networks_are_explained_in_validate_and_test(make_data, run_folder,
     trainer.test(module, data, verbose=False)
     for folder in ("lrp", "lrp/test"):
         written = {path.name.removeprefix("step-00000000-") for path in (run_folder / folder).glob("*.*")}
-        of_all = {"perturbation.png", "perturbation.csv", "aopc.csv", "conservation.csv"}
+        of_all = {"perturbation.png", "perturbation.csv", "scores.csv", "conservation.csv"}
         sounds = {f"audio-0-{name}.wav" for name in ("original", "positive", "negative")}
         pictures = {"map-0.png", "time_frequency-0.png"} if representation == "waveform" else {"map-0.png"}
         assert written == of_all | sounds | pictures
+        with (run_folder / folder / "step-00000000-scores.csv").open() as file:
+            scores = {row["score"]: float(row["value"]) for row in csv.DictReader(file)}
+        assert {"srg", "aopc_morf"} < scores.keys()
+        assert scores["relevance_mass"] == pytest.approx(1, abs=1e-6)  # silence has no relevance
 
 
 def test_files_lie_where_the_logger_or_else_the_trainer_keeps_its_own(make_data, tmp_path):
@@ -315,6 +335,43 @@ def test_it_can_be_written_in_yaml():
     assert isinstance(callback.composite, EpsilonPlusFlat)
     named = parser.parse_args(["--callback=audio_lrp.callbacks.LRPCallback", "--callback.composite=epsilon"])
     assert parser.instantiate_classes(named).callback.composite == "epsilon"
+
+
+def test_the_perturbations_can_be_written_in_yaml(make_data, run_folder):
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(Callback, "callback")
+    text = """
+    class_path: audio_lrp.callbacks.LRPCallback
+    init_args:
+      num_pictures: 0
+      num_examples: 4
+      fractions: [0, 0.5, 1]
+      unit: {class_path: audio_lrp.faithfulness.Windows, init_args: {length: 40}}
+      baseline: {class_path: audio_lrp.faithfulness.MatchedNoise}
+      orders: [morf, {class_path: audio_lrp.faithfulness.RandomOrder, init_args: {repetitions: 2}}]
+    """
+    callback = parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(text)})).callback
+    trainer, module = train(make_data(), callback, max_epochs=1)
+
+    batch = make_data_ready(make_data()).examples("validate", 4, 0)
+    curves = perturbation_curves(
+        *(module.network, batch.input, batch.label),
+        attribute(module.network, batch.input, batch.label).relevance,
+        orders=["morf", RandomOrder(2)],
+        fractions=FRACTIONS,
+        unit=Windows(40),
+        baseline=MatchedNoise(),
+    )
+    with (run_folder / "lrp" / f"step-{trainer.global_step:08d}-perturbation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in ("probability", "logit_std"):
+        expected = [row[name] for row in curves.rows()]
+        np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_units_of_another_representation_are_told_before_training(make_data):
+    with pytest.raises(UserError, match="Bands divide spectrograms"):
+        train(make_data(), LRPCallback(unit=Bands(), baseline=Interpolation()))
 
 
 def test_compiled_networks_are_explained_like_plain_ones(make_data, run_folder, monkeypatch):
@@ -367,7 +424,8 @@ def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp
     (numbers,) = (item for item in items if "lrp/aopc_morf" in item)
     (item,) = (item for item in items if "lrp/maps.count" in item)
     assert numbers["trainer/global_step"] == item["trainer/global_step"] == trainer.global_step == 3
-    areas = {order: numbers[f"lrp/aopc_{order}"] for order in ("morf", "random", "amplitude")}
+    areas = {order: numbers[f"lrp/aopc_{order}"] for order in ("morf", "lerf", "random", "amplitude")}
+    under = dict.fromkeys(areas, 0.0)
 
     assert item["lrp/maps.count"] == 1
     assert item["lrp/maps.captions"][0].endswith("| relevance for 0 | epsilon_alpha2_beta1")
@@ -382,7 +440,10 @@ def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp
     assert table["columns"] == ["order", "fraction", "accuracy", "probability", "logit"]
     for order, area in areas.items():
         clean, half, removed = (row[3] for row in table["data"] if row[0] == order)
-        assert area == pytest.approx(clean - (clean / 2 + half + removed / 2) / 2, rel=1e-6)
+        under[order] = (clean / 2 + half + removed / 2) / 2
+        assert area == pytest.approx(clean - under[order], rel=1e-6)
+    assert numbers["lrp/srg"] == pytest.approx(under["lerf"] - under["morf"], rel=1e-6)
+    assert numbers["lrp/relevance_mass"] == pytest.approx(1)
     charts = [record["config"]["update"] for record in records if record["type"] == "config"]
     assert any("_wandb.visualize.lrp/perturbation" in update for update in charts)
 
@@ -448,6 +509,7 @@ def test_without_pictures_there_are_curves_alone(make_data, run_folder):
         ({"num_pictures": -1}, "num_pictures of LRPCallback must be at least 0"),
         ({"num_pictures": 5, "num_examples": 4}, r"num_pictures \(5\) must not exceed num_examples \(4\)"),
         ({"unit": 0}, "unit of LRPCallback must be at least 1"),
+        ({"orders": ["morf", "best"]}, "choose from morf, lerf, random, amplitude"),
         ({"target": "speaker"}, "'label' or 'predicted', not 'speaker'"),
         ({"composite": "epsilon_pluss"}, "did you mean 'epsilon_plus'"),
         ({"fractions": (0.1, 1.0)}, "begin with 0 and rise strictly"),
