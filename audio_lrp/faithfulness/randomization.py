@@ -75,7 +75,7 @@ def parameter_randomization(
     devices = [device for device in {value.device for value in changed.parameters()} if device.type == "cuda"]
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
-        for _, layer in tqdm(layers, desc="randomising layers", unit="layer", leave=False, delay=1):
+        for _, layer in tqdm(layers, desc="randomising layers", unit="layer", leave=False, disable=None):
             _draw_anew(layer)
             correlations.append(rank_correlation(original, method(changed, input, target), compared))
     return Randomization(tuple(name for name, _ in layers), torch.stack(correlations))
