@@ -49,7 +49,9 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint_file",
         "saved_network",
     },
+    "doctor": {"arguments", "data"},
     "cli": {
+        "arguments",
         "data",
         "models",
         "attribution",

@@ -10,7 +10,7 @@ temporary folder. The original recipe reads a file, resamples it by FFT, places 
 spectrogram, and writes two HDF5 files a clip, one for each network. It and the packing alternate, chunk by chunk, so
 that both see the same machine; figures are medians over the chunks. Times are wall-clock times of all cores together,
 as the user waits for them, and CPU times, which other programs on the machine hardly change. The packing works on
-all cores, the original recipe on one: on a machine with nothing else to do, the ratio of wall-clock times is that of CPU
+all cores, the original recipe on one: on an idle machine the ratio of wall-clock times is that of CPU
 times times the number of cores.
 """
 

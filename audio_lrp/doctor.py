@@ -1,0 +1,203 @@
+"""What this installation is made of and what is wrong with it: ``audio-lrp doctor``.
+
+Nothing of the package is imported before it is known that PyTorch can be: a broken installation is what people come
+with.
+"""
+
+import importlib
+import os
+import platform
+import re
+import shutil
+from collections.abc import Iterator, Sequence
+from importlib.metadata import PackageNotFoundError, requires, version
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+from packaging.requirements import Requirement
+
+from audio_lrp import __version__
+from audio_lrp.arguments import CommandParser
+from audio_lrp.errors import UserError
+
+CORPUS_VARIABLE: Final = "AUDIOMNIST_ROOT"
+"""Where the shipped sweeps look for their corpus."""
+
+LOW_SPACE: Final = 2e9
+"""Bytes below which a run, or the packed AudioMNIST, may not fit."""
+
+
+class Finding(NamedTuple):
+    """One line of the report.
+
+    Attributes:
+        state: ``"broken"`` for what must be mended, ``"note"`` for what limits what can be done.
+        subject: what was looked at.
+        detail: what was found, and the mend where one is needed.
+    """
+
+    state: Literal["ok", "note", "broken"]
+    subject: str
+    detail: str
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Print the report.
+
+    Args:
+        args: the command line's arguments; by default the process's.
+
+    Raises:
+        UserError: something is broken.
+    """
+    options = _parser().parse_args(args)
+    broken = 0
+    for finding in examine(options.data, options.online):
+        print(f"{finding.state:<8}{finding.subject:<11}{finding.detail}", flush=True)
+        broken += finding.state == "broken"
+    if broken:
+        raise UserError(f"{broken} {'thing is' if broken == 1 else 'things are'} broken: mend the lines that say so")
+
+
+def examine(data: Path | None, online: bool) -> Iterator[Finding]:
+    """Everything there is to say, what others depend on first.
+
+    Args:
+        data: a corpus's folder to look at beside the usual ones.
+        online: ask W&B's server whether it can be reached.
+    """
+    yield Finding("ok", "Python", f"{platform.python_version()} on {platform.platform()}")
+    yield Finding("ok", "audio-lrp", __version__)
+    yield from requirements()
+    imported = list(imports())
+    yield from imported
+    yield from wandb_state(online)
+    if all(finding.state == "ok" for finding in imported):
+        yield from devices()
+        yield from caches()
+        yield from corpora(data)
+        yield speech()
+
+
+def requirements() -> Iterator[Finding]:
+    """The installed version of every required package, and whether it is within its bounds."""
+    for text in requires("audio-lrp") or ():
+        requirement = Requirement(text)
+        if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
+            continue
+        mend = f"pip install '{requirement.name}{requirement.specifier}'"
+        try:
+            installed = version(requirement.name)
+        except PackageNotFoundError:
+            yield Finding("broken", "package", f"{requirement.name} is missing: {mend}")
+            continue
+        inside = requirement.specifier.contains(installed, prereleases=True)
+        bounds = str(requirement.specifier) or "any version"
+        detail = f"{requirement.name} {installed} ({bounds})"
+        yield Finding("ok", "package", detail) if inside else Finding("broken", "package", f"{detail}: {mend}")
+
+
+def imports() -> Iterator[Finding]:
+    """Whether the packages that are built for one another can be imported."""
+    for name in ("torch", "torchaudio", "lightning"):
+        try:
+            importlib.import_module(name)
+        except Exception as error:  # a broken library may raise anything
+            reason = " ".join(str(error).split())
+            mend = "install PyTorch and torchaudio anew, within the bounds above and for this machine's CUDA"
+            yield Finding("broken", "import", f"{name} cannot be imported ({reason}): {mend}")
+        else:
+            yield Finding("ok", "import", name)
+
+
+def devices() -> Iterator[Finding]:
+    """What networks can be trained on."""
+    import torch
+
+    threads = torch.get_num_threads()
+    yield Finding("ok", "CPU", f"{os.cpu_count()} cores, {threads} threads in PyTorch")
+    if torch.cuda.is_available():
+        for number in range(torch.cuda.device_count()):
+            properties = torch.cuda.get_device_properties(number)
+            yield Finding("ok", "GPU", f"{properties.name}, {properties.total_memory / 1e9:.0f} GB")
+    elif torch.backends.mps.is_available():
+        yield Finding("ok", "GPU", "Apple's (MPS)")
+    else:
+        built = f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without"
+        yield Finding("note", "GPU", f"none that PyTorch can use ({built}): train with --config trainer/cpu")
+
+
+def wandb_state(online: bool) -> Iterator[Finding]:
+    """Whether runs can be uploaded to Weights & Biases."""
+    import requests
+
+    server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
+    mode = os.environ.get("WANDB_MODE", "offline")
+    logged_in = "WANDB_API_KEY" in os.environ or requests.utils.get_netrc_auth(server) is not None
+    account = f"logged in to {server}" if logged_in else "not logged in: wandb login, to upload runs"
+    yield Finding("ok" if logged_in or mode == "offline" else "broken", "W&B", f"runs are {mode}; {account}")
+    if online:
+        try:
+            status = requests.get(server, timeout=5).status_code
+        except requests.RequestException as error:
+            reason = re.sub(r".*Caused by (.*)\)", r"\1", " ".join(str(error).split()))
+            yield Finding("broken", "W&B", f"{server} cannot be reached ({reason}): run offline, sync later")
+        else:
+            yield Finding("ok", "W&B", f"{server} answers ({status})")
+
+
+def caches() -> Iterator[Finding]:
+    """Where packed recordings lie, how many bytes they take, and whether there is room for more."""
+    from audio_lrp.data.cache import caches_folder
+
+    folder = caches_folder(Path(), None)
+    held = sorted(path for path in folder.iterdir() if path.is_dir()) if folder.is_dir() else []
+    size = sum(path.stat().st_size for cache in held for path in cache.rglob("*") if path.is_file())
+    place = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(place).free
+    detail = f"{folder}: {len(held)} corpora, {size / 1e6:.0f} MB; {free / 1e9:.0f} GB free"
+    if not (place.is_dir() and os.access(place, os.W_OK)):
+        yield Finding("broken", "cache", f"{detail}; it cannot be written: set the variable AUDIO_LRP_CACHE")
+    elif free < LOW_SPACE:
+        yield Finding("note", "cache", f"{detail}: little for a corpus, set the variable AUDIO_LRP_CACHE")
+    else:
+        yield Finding("ok", "cache", detail)
+
+
+def corpora(data: Path | None) -> Iterator[Finding]:
+    """The corpora in the usual places; one that was named and is not there is broken."""
+    from audio_lrp.data import AudioMNIST
+
+    named = data or (Path(os.environ[CORPUS_VARIABLE]) if CORPUS_VARIABLE in os.environ else None)
+    folder = named or Path("AudioMNIST")
+    try:
+        recordings = AudioMNIST(folder).recordings
+    except UserError as error:
+        if named is not None:
+            yield Finding("broken", "corpus", str(error))
+        else:
+            yield Finding(
+                "note", "corpus", "none in ./AudioMNIST: audio-lrp data download audiomnist, or name it by --data"
+            )
+        return
+    speakers = {recording.speaker for recording in recordings}
+    yield Finding("ok", "corpus", f"{folder}: {len(recordings):,} recordings of {len(speakers)} speakers")
+
+
+def speech() -> Finding:
+    """Whether the quick start can synthesise its corpus."""
+    from audio_lrp.data import espeak
+
+    try:
+        return Finding("ok", "espeak-ng", espeak.version())
+    except UserError as error:
+        return Finding("note", "espeak-ng", f"the quick start cannot speak: {error}")
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="audio-lrp doctor", description="Tell what this installation is made of and what is wrong with it."
+    )
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help="a corpus in AudioMNIST's layout to look at")
+    parser.add_argument("--online", action="store_true", help="ask W&B's server whether it can be reached")
+    return parser

@@ -1,0 +1,166 @@
+"""audio-lrp doctor tells what there is and what is broken; audio-lrp completion teaches shells."""
+
+import importlib
+import os
+import shutil
+import subprocess
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import soundfile
+from command_line import exit_code
+from http_server import Served, serving
+
+from audio_lrp import doctor
+from audio_lrp.cli.commands import COMMANDS
+from audio_lrp.doctor import Finding, caches, corpora, imports, requirements, wandb_state
+
+
+class Usage(NamedTuple):
+    total: int
+    used: int
+    free: int
+
+
+@pytest.fixture(autouse=True)
+def environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing of the user's own: an empty working directory, cache folder and home, no account."""
+    for name in ("AUDIOMNIST_ROOT", "WANDB_API_KEY", "WANDB_MODE", "WANDB_BASE_URL", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+
+
+def make_corpus(root: Path) -> Path:
+    (root / "data" / "01").mkdir(parents=True)
+    soundfile.write(root / "data" / "01" / "3_01_0.wav", np.zeros(10), 8000)
+    return root
+
+
+class TestDoctor:
+    def test_nothing_is_broken_here(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert exit_code("doctor", f"--data={make_corpus(tmp_path / 'c')}") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert {line.split()[0] for line in lines} <= {"ok", "note"}
+        subjects = {line[8:19].strip() for line in lines}
+        assert {"Python", "audio-lrp", "package", "import", "W&B", "CPU", "GPU", "cache", "corpus"} <= subjects
+        assert any("torch " in line and "<2.13" in line for line in lines)
+        assert f"ok      corpus     {tmp_path / 'c'}: 1 recordings of 1 speakers" in lines
+
+    def test_broken_things_give_exit_code_1(self, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+        assert exit_code("doctor", f"--data={tmp_path / 'nowhere'}") == 1
+        output = capsys.readouterr()
+        assert f"broken  corpus     {tmp_path / 'nowhere'} does not exist" in output.out
+        assert output.err.endswith("audio-lrp: error: 1 thing is broken: mend the lines that say so\n")
+
+    def test_versions_outside_the_bounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(
+            doctor, "requires", lambda _: ["numpy>=999", "nothing-like-this>=1", "pytest; extra == 'test'"]
+        )
+        wrong, missing = requirements()
+        assert wrong.state == missing.state == "broken"
+        assert wrong.detail.endswith("(>=999): pip install 'numpy>=999'")
+        assert missing.detail == "nothing-like-this is missing: pip install 'nothing-like-this>=1'"
+
+    def test_a_torch_that_cannot_be_imported(
+        self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        def broken(name: str) -> object:
+            if name == "torchaudio":
+                raise OSError("libcudart.so.13:\n cannot open shared object file")
+            return import_module(name)
+
+        import_module = importlib.import_module
+        monkeypatch.setattr(importlib, "import_module", broken)
+        states = {finding.detail.split()[0]: finding for finding in imports()}
+        assert states["torch"].state == states["lightning"].state == "ok"
+        assert states["torchaudio"].state == "broken"
+        assert "(libcudart.so.13: cannot open shared object file)" in states["torchaudio"].detail
+        monkeypatch.undo()
+        monkeypatch.setattr(doctor, "imports", lambda: [states["torchaudio"]])
+        with pytest.raises(doctor.UserError):
+            doctor.main([])  # and nothing that needs it is tried
+        assert "espeak-ng" not in capsys.readouterr().out
+
+    def test_wandb(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert [finding.state for finding in wandb_state(online=False)] == ["ok"]
+        monkeypatch.setenv("WANDB_MODE", "online")
+        (finding,) = wandb_state(online=False)
+        assert finding == Finding("broken", "W&B", "runs are online; not logged in: wandb login, to upload runs")
+        monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
+        with serving(Served(b"hello")) as url:
+            monkeypatch.setenv("WANDB_BASE_URL", url)
+            account, answer = wandb_state(online=True)
+            assert account == Finding("ok", "W&B", f"runs are online; logged in to {url}")
+            assert answer == Finding("ok", "W&B", f"{url} answers (200)")
+        gone = list(wandb_state(online=True))[1]
+        assert gone.state == "broken"
+        assert "Connection refused" in gone.detail
+
+    def test_wandb_key_in_netrc(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        netrc = tmp_path / ".netrc"
+        netrc.write_text("machine api.wandb.ai login user password secret\n")
+        netrc.chmod(0o600)
+        (finding,) = wandb_state(online=False)
+        assert finding.detail == "runs are offline; logged in to https://api.wandb.ai"
+
+    def test_caches(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (empty,) = caches()
+        assert empty.state == "ok"
+        assert empty.detail.startswith(f"{tmp_path / 'cache'}: 0 corpora, 0 MB; ")
+        (tmp_path / "cache" / "FSDD-01").mkdir(parents=True)
+        (tmp_path / "cache" / "FSDD-01" / "samples").write_bytes(bytes(3_000_000))
+        (held,) = caches()
+        assert held.detail.startswith(f"{tmp_path / 'cache'}: 1 corpora, 3 MB; ")
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(10**10, 10**10, 10**9))
+        (full,) = caches()
+        assert full.state == "note"
+        assert full.detail.endswith("1 GB free: little for a corpus, set the variable AUDIO_LRP_CACHE")
+        monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache" / "FSDD-01" / "samples" / "x"))
+        (unusable,) = caches()
+        assert unusable.state == "broken"
+
+    def test_corpora(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        assert [finding.state for finding in corpora(None)] == ["note"]
+        monkeypatch.setenv("AUDIOMNIST_ROOT", str(tmp_path / "gone"))
+        assert [finding.state for finding in corpora(None)] == ["broken"]
+        monkeypatch.delenv("AUDIOMNIST_ROOT")
+        make_corpus(tmp_path / "AudioMNIST")
+        assert next(corpora(None)) == Finding("ok", "corpus", "AudioMNIST: 1 recordings of 1 speakers")
+
+
+def completions(script: Path, *words: str) -> set[str]:
+    """What bash proposes for the last word."""
+    line = " ".join(f"'{word}'" for word in words)
+    code = f"source {script}; COMP_WORDS=({line}); COMP_CWORD={len(words) - 1}; _shtab_audio_lrp 2>/dev/null; "
+    code += 'printf "%s\\n" "${COMPREPLY[@]}"'
+    result = subprocess.run(["bash", "-c", code], capture_output=True, text=True, env={"PATH": os.environ["PATH"]})
+    return set(result.stdout.split())
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_bash_completes_commands_options_and_configurations(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("completion", "bash") == 0
+    script = tmp_path / "audio-lrp.bash"
+    script.write_text(capsys.readouterr().out)
+    assert completions(script, "audio-lrp", "") >= set(COMMANDS)
+    assert completions(script, "audio-lrp", "da") >= {"data"}
+    assert completions(script, "audio-lrp", "fit", "--trainer.max_e") == {"--trainer.max_epochs"}
+    assert completions(script, "audio-lrp", "explain", "--che") == {"--checkpoint"}
+    assert completions(script, "audio-lrp", "fit", "--config", "audionet_d") >= {"audionet_digit"}
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_other_shells(capsys: pytest.CaptureFixture[str], shell: str) -> None:
+    assert exit_code("completion", shell) == 0
+    output = capsys.readouterr().out
+    assert "audio-lrp" in output
+    assert "trainer.max_epochs" in output
+
+
+def test_unknown_shells(capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code("completion", "tcl") == 2
+    assert "invalid choice: 'tcl'" in capsys.readouterr().err
