@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.loggers import Logger
 from optuna import Trial, TrialPruned
 
@@ -24,7 +25,7 @@ from audio_lrp.tracking import discard_empty_folders, wandb_session
 
 
 class MetricWatch(Logger):
-    """Tells the sweep every logged value of its metric, and stops the trial where the sweep says so.
+    """Tells the sweep every logged value of its metric.
 
     A logger rather than a callback, since it sees the metric under the name, and as often, as W&B's server would,
     whoever logs it: the model at a validation, or a callback at any other time.
@@ -35,11 +36,13 @@ class MetricWatch(Logger):
 
     Attributes:
         values: the metric's finite values in their order.
+        pruned: whether the sweep wants the trial to stop.
     """
 
     def __init__(self, trial: Trial, metric: str) -> None:
         super().__init__()
         self.values: list[float] = []
+        self.pruned = False
         self._trial = trial
         self._metric = metric
         self._names: set[str] = set()
@@ -56,18 +59,13 @@ class MetricWatch(Logger):
         """Nothing: the trial has its parameters from the sweep."""
 
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        """Report the metric where it is among those logged.
-
-        Raises:
-            TrialPruned: the trial should stop.
-        """
+        """Report the metric where it is among those logged."""
         self._names |= metrics.keys()
         value = float(metrics.get(self._metric, math.nan))
         if math.isfinite(value):
             self.values.append(value)
             self._trial.report(value, len(self.values))
-            if self._trial.should_prune():
-                raise TrialPruned
+            self.pruned = self._trial.should_prune()
 
     def best(self, maximize: bool) -> float:
         """The best value.
@@ -83,8 +81,20 @@ class MetricWatch(Logger):
         raise UserError(f"the sweep's metric {self._metric} was never logged; there is {', '.join(near)}")
 
 
+class _PruningCallback(Callback):
+    """Stops the training before its next batch where the sweep wants it."""
+
+    def __init__(self, watch: MetricWatch) -> None:
+        self._watch = watch
+
+    def on_train_batch_start(self, *_: Any) -> None:
+        # Not where the metric is logged: that may be inside a callback that takes no exception seriously.
+        if self._watch.pruned:
+            raise TrialPruned
+
+
 class _TrialCLI(AudioLRPCLI):
-    """The command line with one more logger."""
+    """The command line with the sweep looking on."""
 
     def __init__(self, args: Sequence[str], watch: MetricWatch) -> None:
         self._watch = watch
@@ -98,6 +108,7 @@ class _TrialCLI(AudioLRPCLI):
                 "and let --workers use the others"
             )
         trainer.loggers = [*trainer.loggers, self._watch]
+        trainer.callbacks.append(_PruningCallback(self._watch))  # type: ignore[attr-defined]
         return trainer
 
 
