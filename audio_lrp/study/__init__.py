@@ -16,22 +16,27 @@ A study is a folder. Whatever appears in it under its name is complete; a run th
             perturbation.csv        and .npz: what removal does, per clip (see `measurements`)
             frequency_scaling.csv   gender, spectrograms: accuracy after each manipulation
             bands.csv               relevance by band of frequencies and class
-            scores.csv              scores of the explanations, each with a bootstrap interval over the test speakers
+            scores.csv              scores of the explanations, each with a bootstrap interval over the test speakers;
+                                    sensitivity.csv: that of the score for which clips are explained many times
+            randomization.csv       rank correlation with the maps of a network whose layers are drawn anew, from above
             result.json             written last: the cell is finished
             failure.json            in its place: why it failed; the next call of the command tries again
             claim-0001.json         who works on it (see `claims`)
         tables/NAME.csv, NAME.json  all finished cells together, one row per observation:
             accuracy                network, task, fold, clips, test_accuracy, validation_accuracy, steps
             confusion               network, task, fold, label, prediction, clips
-            perturbation            network, task, fold, order, fraction, accuracy, probability, logit
+            perturbation            network, task, fold, order, fraction, accuracy, probability, logit (and their
+                                    spread over random orders, _std); orders: morf and lerf by LRP, random, amplitude,
+                                    and the names of other attribution methods: morf by these
             comparison              network, task, quantity, competitor, fraction, mean, low, high: how much less is
                                     left after MoRF than after the competitor, with a bootstrap interval
             frequency_scaling       network, task, fold, manipulation, speakers, clips, accuracy
             bands                   network, task, fold, class, low_hertz, high_hertz, relevance, share, clips
             scores                  network, task, fold, score, mean, low, high
+            randomization           network, task, fold, layer, mean, std: of the rank correlation, over clips
             summary                 quantity, network, task, mean, std, folds, reported_mean, reported_std: percent,
                                     mean and standard deviation over folds; what the paper reports is not verified
-        figures/NAME.png            accuracy, removal, frequency_scaling, bands-NETWORK-TASK, scores
+        figures/NAME.png            accuracy, removal, frequency_scaling, bands-NETWORK-TASK, scores, randomization
 
 Accuracies and shares are fractions of 1, but for the summary, whose values are in percent as the paper has them.
 """

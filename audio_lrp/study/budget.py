@@ -8,10 +8,13 @@ import jsonargparse
 
 from audio_lrp.errors import UsageError
 from audio_lrp.faithfulness.curves import check_fractions
-from audio_lrp.faithfulness.scores import RATIONALES
+from audio_lrp.faithfulness.methods import METHODS
 
 SHIPPED: Final = ("tiny", "short", "full")
 """Names of the shipped budgets."""
+
+COMPARED_FRACTIONS: Final = (0.01, 0.05, 0.1)
+"""Fractions of a clip at which orders of removal are compared."""
 
 _FOLDER: Final = Path(__file__).parent / "budgets"
 
@@ -41,6 +44,7 @@ class Budget:
         explained_clips: test clips that are explained and perturbed; ``None``: all.
         fractions: fractions of a clip at which perturbation curves are followed, rising from 0.
         random_orders: random orders of removal that are averaged.
+        competitors: attribution methods besides LRP by whose relevance clips are removed as well.
         synthetic: size of the synthetic corpus.
     """
 
@@ -51,6 +55,7 @@ class Budget:
     explained_clips: int | None
     fractions: list[float]
     random_orders: int
+    competitors: list[str]
     synthetic: SyntheticSize
 
 
@@ -80,11 +85,13 @@ def load_budget(path: Path) -> Budget:
         budget: Budget = Budget(**vars(parser.instantiate_classes(parser.parse_path(str(path)))))
     except (jsonargparse.ArgumentError, TypeError, ValueError) as error:
         raise UsageError(f"the budget {path} cannot be used: {' '.join(str(error).split())[:300]}") from error
-    sizes = {size for rationale in RATIONALES for size in (rationale, 1 - rationale)}
-    missing = [size for size in sorted(sizes) if min(abs(size - each) for each in budget.fractions) > 1e-9]
+    missing = [fraction for fraction in COMPARED_FRACTIONS if fraction not in budget.fractions]
     if missing:
-        raise UsageError(f"the budget {path} lacks the fraction {missing[0]:g}, which the scores of explanations need")
+        raise UsageError(f"the budget {path} lacks the fraction {missing[0]:g}, at which orders are compared")
     check_fractions(budget.fractions)
+    unknown = [name for name in budget.competitors if name not in METHODS]
+    if unknown:
+        raise UsageError(f"the budget {path} names {unknown[0]!r} as a competitor: choose from {', '.join(METHODS)}")
     wrong = [name for name, steps in budget.steps.items() if steps < 1 or steps % budget.validate_every]
     if wrong:
         raise UsageError(

@@ -1,6 +1,6 @@
 """The pictures of a study: the counterparts of the paper's figures, out of the study's tables."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from audio_lrp.study.reported import REPORTED, TEST_ACCURACY
-from audio_lrp.study.rows import Row
+from audio_lrp.study.rows import Row, Value
 from audio_lrp.study.tables import Tables
 from audio_lrp.tracking.files import replacing
 
@@ -22,6 +22,7 @@ _ORDERS: Final = {
     "random": ("#000000", "-.", "random"),
     "lerf": ("#0072b2", ":", "relevance, least relevant first (LeRF)"),
 }
+_SETTINGS: Final = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7")
 _CLASSES: Final = ("#0072b2", "#d55e00")
 _FINE: Final = 0.1
 """The paper's region: up to a tenth of the input removed."""
@@ -44,6 +45,8 @@ def figures(tables: Tables) -> Iterator[tuple[str, Figure]]:
         yield "frequency_scaling", scaling_chart(tables["frequency_scaling"])
     if "scores" in tables:
         yield "scores", scores_chart(tables["scores"])
+    if "randomization" in tables:
+        yield "randomization", randomization_chart(tables["randomization"])
     for (network, task), rows in _by_setting(tables.get("bands", [])):
         yield f"bands-{network}-{task}", bands_chart(rows, f"{network}, {task}")
 
@@ -71,7 +74,10 @@ def removal_chart(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(10, 1 + 2.7 * len(settings)), dpi=100, layout="constrained")
     grid = figure.subplots(len(settings), 2, squeeze=False, sharey="row")
     for ((network, task), cells), (fine, coarse) in zip(settings, grid, strict=True):
-        for order, (color, style, label) in _ORDERS.items():
+        for order in dict.fromkeys(str(row["order"]) for row in cells):
+            color, style, label = _ORDERS.get(
+                order, ("#cc79a7", (0, (6, 2)), f"{order.replace('_', ' ')}, highest first")
+            )
             points = [row for row in cells if row["order"] == order]
             fractions = sorted({float(row["fraction"] or 0) for row in points})
             values = _folds(points, "fraction", "accuracy", fractions)
@@ -119,7 +125,7 @@ def scores_chart(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(9, 1.2 + 0.55 * len(names)), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     for index, ((network, task), cells) in enumerate(settings):
-        color = ("#0072b2", "#56b4e9", "#d55e00", "#e69f00", "#009e73", "#cc79a7")[index % 6]
+        color = _SETTINGS[index % len(_SETTINGS)]
         shift = (index - (len(settings) - 1) / 2) * 0.8 / len(settings)
         for place, name in enumerate(names):
             found = [row for row in cells if row["score"] == name]
@@ -137,6 +143,26 @@ def scores_chart(rows: Sequence[Row]) -> Figure:
         xlabel="score; thin lines: each fold's 95 % interval over test speakers", title="scores of the explanations"
     )
     axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    return figure
+
+
+def randomization_chart(rows: Sequence[Row]) -> Figure:
+    """Rank correlation of maps with those of a network that forgets what it learnt, layer by layer from the output."""
+    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    axes = figure.add_subplot()
+    most = 0
+    for index, ((network, task), cells) in enumerate(_by_setting(rows)):
+        layers = list(dict.fromkeys(str(row["layer"]) for row in cells))
+        means = [_mean(row["mean"] for row in cells if row["layer"] == layer) for layer in layers]
+        axes.plot(
+            range(1, len(layers) + 1), means, "o-", color=_SETTINGS[index % len(_SETTINGS)], label=f"{network}, {task}"
+        )
+        most = max(most, len(layers))
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    axes.set_xticks(range(1, most + 1))
+    axes.set(xlabel="layers drawn anew, from the output down", ylabel="rank correlation with the original")
+    axes.set_title("randomised parameters: maps that depend on what was learnt fall to 0")
+    axes.legend(frameon=False)
     return figure
 
 
@@ -170,6 +196,12 @@ def bands_chart(rows: Sequence[Row], title: str) -> Figure:
 def _bar_with_dots(axes: Axes, place: float, values: Sequence[float]) -> None:
     axes.bar(place, float(np.mean(values)), width=0.5, color="#56b4e9")
     axes.plot([place] * len(values), values, "o", color="black", markersize=3.5)
+
+
+def _mean(values: Iterable[Value]) -> float:
+    """Mean of the numbers among values; NaN where there is none."""
+    numbers = [float(value) for value in values if value is not None]
+    return float(np.mean(numbers)) if numbers else float("nan")
 
 
 def _mark_reported(axes: Axes, place: float | None, key: tuple[str, str, str] | None = None) -> None:

@@ -1,6 +1,7 @@
-"""Explanations of a trained cell, and their tests: perturbation curves, scores, relevance by band."""
+"""Explanations of a trained cell, and their tests: perturbation curves, scores, randomisation, relevance by band."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -8,22 +9,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio_lrp.attribution import attribute
+from audio_lrp.attribution.timefrequency import spectrogram_plane
 from audio_lrp.callbacks.publishing import write_rows
+from audio_lrp.data import Batch
 from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.faithfulness import (
+    LRP,
     PerturbationCurves,
     Quantity,
     RandomOrder,
-    aopc,
+    all_scores,
     bootstrap,
-    comprehensiveness,
+    complexity,
     joined_curves,
+    max_sensitivity,
+    method_by_name,
+    parameter_randomization,
     perturbation_curves,
-    srg,
-    sufficiency,
+    relevance_mass_accuracy,
+    relevance_rank_accuracy,
+    sparseness,
+    utterance_frames,
+    utterance_samples,
 )
 from audio_lrp.faithfulness.band_relevance import band_relevance, by_class
+from audio_lrp.study.budget import Budget
 from audio_lrp.study.plan import Study
 from audio_lrp.study.rows import Row
 from audio_lrp.study.subject import CHUNK, Subject
@@ -35,32 +45,98 @@ BAND_EDGES: Final = tuple(range(0, 4001, 100))
 COMPARED: Final[tuple[Quantity, ...]] = ("accuracy", "probability")
 """What is kept of the curves of every clip."""
 
+PROBES: Final = 5
+"""Noises that are tried for the sensitivity."""
+
+PROBED_CLIPS: Final = 20
+"""Clips for the measures that explain the same clip again and again: sensitivity, and randomised parameters."""
+
+
+@dataclass(frozen=True, eq=False)
+class Findings:
+    """What was found on some explained clips.
+
+    Attributes:
+        curves: perturbation curves.
+        scores: scores of each explanation by name, float64 [B].
+        bands: relevance by band [B, bands].
+        label: class of each clip [B].
+        speaker: number of each clip's speaker in the corpus [B].
+    """
+
+    curves: PerturbationCurves
+    scores: dict[str, Tensor]
+    bands: Tensor
+    label: Tensor
+    speaker: Tensor
+
 
 def explain_all(subject: Subject, study: Study, folder: Path) -> None:
-    """Explain test clips; write perturbation curves, scores and relevance by band."""
-    curves, bands, labels, speakers = [], [], [], []
+    """Explain test clips; write perturbation curves, scores, randomisation and relevance by band."""
+    method = LRP(study.composite, chunk_size=CHUNK)
+    found: list[Findings] = []
     for number, batch in enumerate(subject.explained_batches(study.budget.explained_clips)):
-        relevance = attribute(subject.network, batch.input, batch.label, study.composite, chunk_size=CHUNK).relevance
-        curves.append(
-            perturbation_curves(
-                subject.network,
-                batch.input,
-                batch.label,
-                relevance,
-                orders=("morf", "lerf", RandomOrder(study.budget.random_orders), "amplitude"),
-                fractions=study.budget.fractions,
-                baseline=subject.data.input_representation.silence,
-                seed=number,
-            )
+        if number == 0:
+            probe(subject, method, batch, folder)
+        found.append(explain_batch(subject, method, batch, study.budget, seed=number))
+    curves = joined_curves([each.curves for each in found])
+    speaker = torch.cat([each.speaker for each in found])
+    of_clips = {name: torch.cat([each.scores[name] for each in found]) for name in found[0].scores}
+    write_rows(folder / "perturbation.csv", curves.rows())
+    save_outcomes(folder / "perturbation.npz", curves, speaker)
+    write_rows(folder / "scores.csv", score_rows(all_scores(curves) | of_clips, speaker))
+    bands, label = torch.cat([each.bands for each in found]), torch.cat([each.label for each in found])
+    write_rows(folder / "bands.csv", band_rows(bands, label, subject.data.class_names))
+
+
+def explain_batch(subject: Subject, method: LRP, batch: Batch, budget: Budget, seed: int) -> Findings:
+    """Explain some clips and test the explanations."""
+    silence = subject.data.input_representation.silence
+    relevance = method(subject.network, batch.input, batch.label)
+    orders = ("morf", "lerf", RandomOrder(budget.random_orders), "amplitude")
+    shared: dict[str, Any] = {"fractions": budget.fractions, "baseline": silence, "seed": seed}
+    curves = perturbation_curves(subject.network, batch.input, batch.label, relevance, orders=orders, **shared)
+    for name in budget.competitors:
+        other = method_by_name(name)(subject.network, batch.input, batch.label)
+        followed = perturbation_curves(subject.network, batch.input, batch.label, other, orders=("morf",), **shared)
+        curves = PerturbationCurves(
+            curves.fractions,
+            (*curves.orders, name),
+            (*curves.repetitions, 1),
+            torch.cat([curves.outcomes, followed.outcomes], dim=1),
         )
-        bands.append(band_relevance(batch.input, relevance, BAND_EDGES, SAMPLE_RATE).cpu())
-        labels.append(batch.label.cpu())
-        speakers.append(batch.speaker.cpu())
-    joined, speaker = joined_curves(curves), torch.cat(speakers)
-    write_rows(folder / "perturbation.csv", joined.rows())
-    save_outcomes(folder / "perturbation.npz", joined, speaker)
-    write_rows(folder / "scores.csv", scores(joined, speaker))
-    write_rows(folder / "bands.csv", band_rows(torch.cat(bands), torch.cat(labels), subject.data.class_names))
+    utterance = utterance_mask(batch)
+    scores = {
+        "relevance_mass_accuracy": relevance_mass_accuracy(relevance, utterance),
+        "relevance_rank_accuracy": relevance_rank_accuracy(relevance, utterance),
+        "sparseness": sparseness(relevance),
+        "complexity": complexity(relevance),
+    }
+    return Findings(
+        curves,
+        {name: values.cpu() for name, values in scores.items()},
+        band_relevance(batch.input, relevance, BAND_EDGES, SAMPLE_RATE).cpu(),
+        batch.label.cpu(),
+        batch.speaker.cpu(),
+    )
+
+
+def utterance_mask(batch: Batch) -> Tensor:
+    """Where in the padded clips the utterances are, to be broadcast over the input."""
+    if batch.input.ndim == 3:
+        return utterance_samples(batch.offset, batch.length, batch.input.shape[-1])
+    return utterance_frames(batch.offset, batch.length, spectrogram_plane())
+
+
+def probe(subject: Subject, method: LRP, batch: Batch, folder: Path) -> None:
+    """Explain a few clips again and again: with noise added, and with parameters drawn anew layer by layer."""
+    few = Batch(*(getattr(batch, name)[:PROBED_CLIPS] for name in batch.__dataclass_fields__))
+    randomized = parameter_randomization(
+        method, subject.network, few.input, few.label, mask=utterance_mask(few).expand_as(few.input)
+    )
+    write_rows(folder / "randomization.csv", randomized.rows())
+    sensitivity = max_sensitivity(method, subject.network, few.input, few.label, num_samples=PROBES)
+    write_rows(folder / "sensitivity.csv", score_rows({"max_sensitivity": sensitivity.cpu()}, few.speaker.cpu()))
 
 
 def save_outcomes(path: Path, curves: PerturbationCurves, speaker: Tensor) -> None:
@@ -78,18 +154,14 @@ def save_outcomes(path: Path, curves: PerturbationCurves, speaker: Tensor) -> No
         np.savez_compressed(file, **arrays)
 
 
-def scores(curves: PerturbationCurves, speaker: Tensor) -> list[Row]:
-    """Scores of the explanations, each with a bootstrap interval for which whole speakers are drawn."""
-    of_clips = {f"aopc_{order}": aopc(curves, order) for order in curves.orders}
-    of_clips |= {
-        "srg": srg(curves),
-        "comprehensiveness": comprehensiveness(curves),
-        "sufficiency": sufficiency(curves),
-    }
+def score_rows(of_clips: dict[str, Tensor], speaker: Tensor) -> list[Row]:
+    """Means of scores [B], each with a bootstrap interval for which whole speakers are drawn."""
     rows: list[Row] = []
     for name, values in of_clips.items():
-        estimate = bootstrap(values, groups=speaker)
-        rows.append({"score": name, "mean": estimate.mean, "low": estimate.low, "high": estimate.high})
+        defined = ~values.isnan()
+        if defined.any():
+            estimate = bootstrap(values[defined], groups=speaker[defined])
+            rows.append({"score": name, "mean": estimate.mean, "low": estimate.low, "high": estimate.high})
     return rows
 
 

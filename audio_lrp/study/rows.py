@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -14,7 +15,7 @@ Value = str | int | float | None
 Row = dict[str, Value]
 
 _TEXT: Final = frozenset(
-    ("file", "label", "prediction", "order", "manipulation", "speakers", "class", "score", "network", "task")
+    ("file", "label", "prediction", "order", "manipulation", "speakers", "class", "score", "layer")
 )
 """Columns of words; the others hold numbers."""
 
@@ -49,4 +50,6 @@ def _value(name: str, text: str) -> Value:
     if text == "":
         return None
     number = float(text)
+    if math.isnan(number):
+        return None
     return int(number) if number.is_integer() and "." not in text else number

@@ -5,20 +5,17 @@ from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from statistics import fmean, stdev
-from typing import Final
 
 import numpy as np
 import torch
 
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import bootstrap
+from audio_lrp.study.budget import COMPARED_FRACTIONS
 from audio_lrp.study.explanations import COMPARED
 from audio_lrp.study.plan import RESULT, read_json
 from audio_lrp.study.reported import REPORTED, TEST_ACCURACY, UNCHANGED, removal
 from audio_lrp.study.rows import Row, read_rows
-
-COMPARED_FRACTIONS: Final = (0.01, 0.05, 0.1)
-"""Fractions at which orders of removal are compared; every budget's curves have them."""
 
 Tables = dict[str, list[Row]]
 
@@ -34,8 +31,9 @@ def collect(folder: Path) -> Tables:
         "accuracy": [read_json(cell / RESULT) for cell, _ in cells],
         "confusion": [head | row for cell, head in cells for row in _confusion(read_rows(cell / "predictions.csv"))],
     }
-    for name in ("perturbation", "frequency_scaling", "bands", "scores"):
+    for name in ("perturbation", "frequency_scaling", "bands", "scores", "randomization"):
         tables[name] = [head | row for cell, head in cells for row in read_rows(cell / f"{name}.csv")]
+    tables["scores"] += [head | row for cell, head in cells for row in read_rows(cell / "sensitivity.csv")]
     tables["comparison"] = list(_comparison(cells))
     tables["summary"] = _summary(tables)
     return {name: rows for name, rows in tables.items() if rows}
@@ -69,7 +67,7 @@ def _comparison(cells: list[tuple[Path, Row]]) -> Iterator[Row]:
                 order: np.concatenate([each[quantity][index] for each in outcomes])
                 for index, order in enumerate(orders)
             }
-            for competitor in ("amplitude", "random"):
+            for competitor in (order for order in orders if order not in ("morf", "lerf")):
                 for fraction in COMPARED_FRACTIONS:
                     step = int(np.abs(fractions - fraction).argmin())
                     gain = (of_orders[competitor] - of_orders["morf"])[:, step]
@@ -96,7 +94,7 @@ def _summary(tables: Tables) -> list[Row]:
     scaling, removed = tables["frequency_scaling"], tables["perturbation"]
     for name in dict.fromkeys(str(row["manipulation"]) for row in scaling if row["manipulation"] != UNCHANGED):
         quantities.append((name, scaling, _is({"manipulation": name, "speakers": "all"}), "accuracy"))
-    for order in ("random", "amplitude", "morf", "lerf"):
+    for order in dict.fromkeys(str(row["order"]) for row in removed):
         quantities.append((removal(order), removed, _is({"order": order, "fraction": 0.01}), "accuracy"))
     rows: list[Row] = []
     for quantity, table, belongs, column in quantities:

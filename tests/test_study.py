@@ -1,0 +1,466 @@
+"""Studies: the cells that are run, what is in their tables, and what happens when something goes wrong."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from command_line import exit_code
+from fake_corpus import ToneCorpus
+from torch import nn
+
+from audio_lrp.saved_network import load_network
+from audio_lrp.study import subject, training
+from audio_lrp.study.budget import SHIPPED, find_budget, load_budget
+from audio_lrp.study.corpora import find_corpus
+from audio_lrp.study.plan import Cell, Study
+from audio_lrp.study.reported import REPORTED
+from audio_lrp.study.training import fit_settings
+
+BUDGET = {
+    "steps": {"alexnet_digit": 4, "alexnet_gender": 4, "audionet_digit": 4, "audionet_gender": 4},
+    "batch_size": 4,
+    "validate_every": 2,
+    "generated_folds": 3,
+    "explained_clips": 6,
+    "fractions": [0, 0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99],
+    "random_orders": 1,
+    "competitors": ["gradient_times_input"],
+    "synthetic": {"speakers": 6, "repetitions": 1},
+}
+
+
+def tones_as_audiomnist(root: Path, speakers: int = 6) -> Path:
+    """Tones in AudioMNIST's layout: half of the speakers male, half female."""
+    tones = ToneCorpus(root, speakers=speakers, repetitions=1)
+    genders = {}
+    for recording in tones.scan():
+        number = f"{int(recording.speaker[1:]) + 1:02d}"
+        genders[number] = {"gender": recording.gender}
+        path = root / "data" / number / f"{recording.digit}_{number}_0.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, tones.tone(recording), 8000)
+    (root / "data" / "audioMNIST_meta.txt").write_text(json.dumps(genders))
+    return root
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tones_as_audiomnist(tmp_path_factory.mktemp("corpora") / "tones")
+
+
+@pytest.fixture(scope="module")
+def options(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    budget = tmp_path_factory.mktemp("budget") / "smallest.yaml"
+    budget.write_text(yaml.safe_dump(BUDGET))
+    return [f"--corpus={corpus}", f"--budget={budget}"]
+
+
+class TinyPicture(nn.Sequential):
+    """A spectrogram network that trains in milliseconds."""
+
+    def __init__(self, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__(
+            nn.Conv2d(1, 4, 15, stride=8), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(144, num_classes)
+        )
+
+
+def in_this_process(arguments: list[str], log: Any, claim: Any) -> int:
+    """Stands for the process of its own and the networks of millions of weights, which take seconds to start."""
+    path = Path(arguments[1].removeprefix("--config="))
+    settings = yaml.safe_load(path.read_text())
+    name = "test_study.TinyPicture" if "alexnet" in path.parent.name else "command_line.TinyNetwork"
+    settings["model"]["init_args"]["network"] = {"class_path": name}
+    path.write_text(yaml.safe_dump(settings))
+    return exit_code(*arguments, "--trainer.accelerator=cpu")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def tiny_networks_are_trusted() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(subject, "load_network", partial(load_network, plugins=["test_study", "command_line"]))
+        yield
+
+
+@pytest.fixture(scope="module")
+def study(options: list[str], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished study of one fold: AlexNet's genders and AudioNet's digits."""
+    folder = tmp_path_factory.mktemp("studies") / "study"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "run_supervised", in_this_process)
+        for network, task in (("alexnet", "gender"), ("audionet", "digit")):
+            chosen = [f"--networks={network}", f"--tasks={task}", "--folds=1", f"--output={folder}"]
+            assert exit_code("study", *options, *chosen) == 0
+    return folder
+
+
+def table(study: Path, name: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = json.loads((study / "tables" / f"{name}.json").read_text())
+    return rows
+
+
+def predictions(study: Path, cell: str) -> list[dict[str, str]]:
+    with (study / "cells" / cell / "predictions.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+class TestTables:
+    def test_accuracy_is_that_of_the_predictions(self, study: Path) -> None:
+        rows = {row["network"]: row for row in table(study, "accuracy")}
+        assert set(rows) == {"alexnet", "audionet"}
+        for network, task in (("alexnet", "gender"), ("audionet", "digit")):
+            clips = predictions(study, f"{network}-{task}-fold1")
+            assert len(clips) == rows[network]["clips"] == 20  # two of six speakers
+            assert rows[network]["test_accuracy"] == np.mean([clip["label"] == clip["prediction"] for clip in clips])
+            assert 0 <= rows[network]["validation_accuracy"] <= 1
+            assert rows[network]["composite"] == "epsilon_alpha2_beta1"
+
+    def test_predictions_name_the_test_speakers_files(self, study: Path, corpus: Path) -> None:
+        clips = predictions(study, "alexnet-gender-fold1")
+        assert all((corpus / clip["file"]).is_file() for clip in clips)
+        assert {clip["file"].split("/")[1] for clip in clips} == {"03", "04"}  # fold 1 of three
+        for clip in clips:
+            probabilities = {name: float(clip[name]) for name in ("male", "female")}
+            assert sum(probabilities.values()) == pytest.approx(1, abs=1e-5)
+            assert clip["prediction"] == max(probabilities, key=probabilities.get)
+
+    def test_confusions_add_up(self, study: Path) -> None:
+        rows = [row for row in table(study, "confusion") if row["network"] == "alexnet"]
+        assert sum(row["clips"] for row in rows) == 20
+        right = sum(row["clips"] for row in rows if row["label"] == row["prediction"])
+        accuracy = next(row for row in table(study, "accuracy") if row["network"] == "alexnet")
+        assert right / 20 == accuracy["test_accuracy"]
+
+    def test_unchanged_spectrograms_give_the_test_accuracy(self, study: Path) -> None:
+        rows = [row for row in table(study, "frequency_scaling") if row["manipulation"] == "none"]
+        by_speakers = {row["speakers"]: row for row in rows}
+        accuracy = next(row for row in table(study, "accuracy") if row["network"] == "alexnet")
+        assert by_speakers["all"]["accuracy"] == accuracy["test_accuracy"]
+        assert by_speakers["male"]["clips"] == by_speakers["female"]["clips"] == 10
+        assert {row["network"] for row in table(study, "frequency_scaling")} == {"alexnet"}  # spectrograms alone
+
+    def test_orders_begin_together_and_every_fraction_is_there(self, study: Path) -> None:
+        rows = [row for row in table(study, "perturbation") if row["network"] == "audionet"]
+        assert {row["order"] for row in rows} == {"morf", "lerf", "random", "amplitude", "gradient_times_input"}
+        assert len(rows) == 5 * len(BUDGET["fractions"])
+        assert len({row["accuracy"] for row in rows if row["fraction"] == 0}) == 1
+
+    def test_comparison_equals_slow_means(self, study: Path) -> None:
+        with np.load(study / "cells" / "audionet-digit-fold1" / "perturbation.npz") as outcomes:
+            orders, fractions = outcomes["orders"].tolist(), outcomes["fractions"].tolist()
+            probability = outcomes["probability"]
+        for row in table(study, "comparison"):
+            if row["network"] != "audionet" or row["quantity"] != "probability":
+                continue
+            step = fractions.index(row["fraction"])
+            gains = [
+                probability[orders.index(row["competitor"])][clip][step] - probability[orders.index("morf")][clip][step]
+                for clip in range(6)
+            ]
+            assert row["mean"] == pytest.approx(np.mean(gains), abs=1e-6)
+            assert row["low"] <= row["mean"] <= row["high"]
+
+    def test_bands_sum_to_shares(self, study: Path) -> None:
+        rows = [row for row in table(study, "bands") if row["network"] == "alexnet"]
+        assert {row["class"] for row in rows} == {"male", "female"}
+        assert [row["low_hertz"] for row in rows if row["class"] == "male"] == list(range(0, 4000, 100))
+        assert all(row["clips"] == 3 for row in rows)
+        assert all(abs(row["share"]) <= 1 for row in rows)
+
+    def test_scores_have_intervals(self, study: Path) -> None:
+        rows = [row for row in table(study, "scores") if row["network"] == "alexnet"]
+        assert {
+            "aopc_morf",
+            "srg",
+            "comprehensiveness",
+            "relevance_mass_accuracy",
+            "sparseness",
+            "max_sensitivity",
+        } <= {row["score"] for row in rows}
+        assert all(row["low"] <= row["mean"] <= row["high"] for row in rows)
+
+    def test_summary_stands_beside_what_is_reported(self, study: Path) -> None:
+        rows = {(row["quantity"], row["network"], row["task"]): row for row in table(study, "summary")}
+        accuracy = {row["network"]: row["test_accuracy"] for row in table(study, "accuracy")}
+        own = rows["test accuracy", "audionet", "digit"]
+        assert own["mean"] == pytest.approx(100 * accuracy["audionet"])
+        assert (own["std"], own["folds"]) == (None, 1)
+        assert (own["reported_mean"], own["reported_std"]) == (92.53, 2.04)
+        assert rows["pitch of the other gender", "alexnet", "gender"]["reported_mean"] == 20.3
+        assert {key for key in REPORTED if key[1:] == ("audionet", "digit")} <= set(rows)
+
+    def test_csv_and_json_say_the_same(self, study: Path) -> None:
+        for path in (study / "tables").glob("*.csv"):
+            with path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+            assert [list(map(str, row.values())) for row in table(study, path.stem)] == [
+                ["None" if text == "" else text for text in row.values()] for row in rows
+            ]
+
+    def test_figures(self, study: Path) -> None:
+        names = {path.stem for path in (study / "figures").glob("*.png")}
+        assert names == {
+            "accuracy", "removal", "frequency_scaling", "scores", "randomization",
+            "bands-alexnet-gender", "bands-audionet-digit",
+        }  # fmt: skip
+
+
+class TestRunning:
+    def test_a_finished_cell_is_not_run_again(
+        self, study: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(training, "run_supervised", None)  # not to be called
+        before = (study / "cells" / "alexnet-gender-fold1" / "result.json").stat().st_mtime_ns
+        chosen = ["--networks=alexnet", "--tasks=gender", "--folds=1", f"--output={study}"]
+        assert exit_code("study", *options, *chosen) == 0
+        assert (study / "cells" / "alexnet-gender-fold1" / "result.json").stat().st_mtime_ns == before
+        output = capsys.readouterr().out
+        assert "test accuracy" in output
+        assert "95.9 ± 2.9" in output
+
+    def test_of_a_finished_cell_the_best_checkpoint_alone_is_kept(self, study: Path) -> None:
+        kept = sorted(path.name for path in study.glob("cells/*/checkpoints/*"))
+        assert kept == ["best.ckpt", "best.ckpt"]
+
+    def test_a_begun_cell_goes_on_from_its_last_checkpoint(
+        self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The first call is interrupted after two of four steps."""
+        calls: list[list[str]] = []
+
+        def interrupted_once(arguments: list[str], log: Any, claim: Any) -> int:
+            calls.append(arguments)
+            if len(calls) == 1:
+                in_this_process([*arguments, "--trainer.max_steps=2"], log, claim)
+                raise KeyboardInterrupt
+            return in_this_process(arguments, log, claim)
+
+        monkeypatch.setattr(training, "run_supervised", interrupted_once)
+        chosen = ["--networks=alexnet", "--tasks=digit", "--folds=0", f"--output={tmp_path / 'study'}"]
+        assert exit_code("study", *options, *chosen) == 130
+        cell = tmp_path / "study" / "cells" / "alexnet-digit-fold0"
+        assert not (cell / "result.json").exists()
+        assert exit_code("study", *options, *chosen) == 0
+        assert calls[1][-1] == f"--ckpt_path={cell / 'checkpoints' / 'last.ckpt'}"
+        first, second = (read_steps(path) for path in sorted(cell.glob("training/*/metrics.csv")))
+        assert (first, second) == ({1}, {3})  # validated after two steps and after four
+        assert json.loads((cell / "result.json").read_text())["steps"] == 4
+
+    def test_a_damaged_last_checkpoint_is_not_gone_on_from(self, options: list[str], tmp_path: Path) -> None:
+        last = tmp_path / "study" / "cells" / "alexnet-digit-fold0" / "checkpoints" / "last.ckpt"
+        last.parent.mkdir(parents=True)
+        last.write_bytes(b"half a checkpoint")
+        seen: list[list[str]] = []
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(training, "run_supervised", lambda arguments, *_: seen.append(arguments) or 1)
+            (tmp_path / "study" / "study.json").write_text(json.dumps(describe(options, tmp_path / "study")))
+            chosen = ["--networks=alexnet", "--tasks=digit", "--folds=0", f"--output={tmp_path / 'study'}"]
+            assert exit_code("study", *options, *chosen) == 1
+        assert not any("ckpt_path" in argument for argument in seen[0])
+
+    def test_a_cell_that_fails_takes_no_other_down(
+        self,
+        study: Path,
+        options: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+    ) -> None:
+        def fails(arguments: list[str], log: Any, claim: Any) -> int:
+            log.write("Traceback\nMemoryError: out of memory\n")
+            log.flush()
+            return 1
+
+        monkeypatch.setattr(training, "run_supervised", fails)
+        chosen = ["--tasks=gender", "--folds=0", f"--output={tmp_path / 'study'}"]
+        assert exit_code("study", *options, *chosen) == 1
+        message = capsys.readouterr().err
+        assert "2 of 2 cells failed" in message
+        assert "MemoryError: out of memory" in message
+        assert not list(tmp_path.glob("study/cells/*/result.json"))
+        cell = tmp_path / "study" / "cells" / "alexnet-gender-fold0"
+        assert "out of memory" in json.loads((cell / "failure.json").read_text())["reason"]
+        # The next call tries again: here with a training that is already there.
+        os.link(study / "cells/alexnet-gender-fold1/checkpoints/best.ckpt", tmp_path / "best.ckpt")
+
+        def succeeds(arguments: list[str], log: Any, claim: Any) -> int:
+            (cell / "checkpoints").mkdir()
+            (tmp_path / "best.ckpt").rename(cell / "checkpoints" / "best.ckpt")
+            state = {"ModelCheckpoint": {"monitor": "val/accuracy", "best_model_score": torch.tensor(0.5)}}
+            torch.save({"state_dict": {}, "callbacks": state}, cell / "checkpoints" / "last.ckpt")
+            return 0
+
+        monkeypatch.setattr(training, "run_supervised", succeeds)
+        assert exit_code("study", *options, *chosen, "--networks=alexnet") == 0
+        assert not (cell / "failure.json").exists()
+        assert json.loads((cell / "result.json").read_text())["validation_accuracy"] == 0.5
+
+
+def read_steps(path: Path) -> set[int]:
+    """The steps after which a training was validated."""
+    with path.open(newline="") as file:
+        return {int(row["step"]) for row in csv.DictReader(file) if row["val/accuracy"]}
+
+
+def describe(options: list[str], folder: Path) -> dict[str, Any]:
+    values = dict(option.removeprefix("--").split("=") for option in options)
+    budget = load_budget(Path(values["budget"]))
+    return Study(folder, find_corpus(values["corpus"], budget.synthetic), budget).description()
+
+
+class TestSettings:
+    @pytest.mark.parametrize("name", SHIPPED)
+    def test_budgets_are_whole(self, name: str) -> None:
+        budget = load_budget(find_budget(name))
+        assert set(budget.steps) == {"alexnet_digit", "alexnet_gender", "audionet_digit", "audionet_gender"}
+        assert {0.01, 0.05, 0.1} <= set(budget.fractions)
+
+    @pytest.mark.parametrize("network", ["alexnet", "audionet"])
+    @pytest.mark.parametrize("task", ["digit", "gender"])
+    def test_short_trains_by_the_shipped_recipe(self, corpus: Path, network: str, task: str) -> None:
+        budget = load_budget(find_budget("short"))
+        made = Study(Path("/study"), find_corpus(str(corpus), budget.synthetic), budget)
+        settings = fit_settings(made, Cell(network, task, 2))
+        recipe = training.read_recipe(Cell(network, task, 2))
+        assert settings["model"] == recipe["model"]
+        assert settings["data"]["init_args"]["augmentations"] == recipe["data"]["init_args"]["augmentations"]
+        for name in ("max_steps", "val_check_interval", "precision"):
+            assert settings["trainer"][name] == recipe["trainer"][name]
+        assert settings["data"]["init_args"]["batch_size"] == recipe["data"]["init_args"]["batch_size"]
+        assert settings["data"]["init_args"]["fold"] == 2
+
+    def test_a_budget_of_ones_own_is_checked(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        path = tmp_path / "mine.yaml"
+        for changes, message in (
+            ({"validate_every": 3}, "multiple of validate_every"),
+            ({"fractions": [0, 0.5, 1]}, "lacks the fraction 0.01"),
+            ({"steps": "many"}, "steps"),
+            ({"speed": 1}, "speed"),
+        ):
+            path.write_text(yaml.safe_dump(BUDGET | changes))
+            assert exit_code("study", "--corpus=synthetic", f"--budget={path}") == 2
+            assert message in capsys.readouterr().err
+
+
+class TestMistakes:
+    @pytest.mark.parametrize(
+        ("wrong", "message"),
+        [
+            (["--corpus=nowhere"], "there is no folder"),
+            (["--budget=huge"], "no budget 'huge'"),
+            (["--folds", "3"], "no fold 3: digit has 0 to 2"),
+            (["--networks=lenet"], "no 'lenet'; choose from alexnet, audionet"),
+            (["--workers=0"], "1 or more"),
+            (["--tasks=age"], "age"),
+        ],
+    )
+    def test_options(
+        self,
+        options: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        capsys: pytest.CaptureFixture[str],
+        wrong: list[str],
+        message: str,
+    ) -> None:
+        monkeypatch.chdir(tmp_path)
+        assert exit_code("study", *options, *wrong) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert "Traceback" not in error
+        assert not list(tmp_path.iterdir())
+
+    def test_a_folder_of_another_layout(self, options: list[str], tmp_path: Path, capsys: Any) -> None:
+        (tmp_path / "music").mkdir()
+        assert exit_code("study", *options, f"--corpus={tmp_path}") == 2
+        assert "has neither AudioMNIST's layout" in capsys.readouterr().err
+
+    def test_folders_that_hold_something_else(self, options: list[str], tmp_path: Path, capsys: Any) -> None:
+        (tmp_path / "thesis.txt").touch()
+        assert exit_code("study", *options, f"--output={tmp_path}") == 1
+        assert "holds something else than a study" in capsys.readouterr().err
+        assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
+
+    def test_another_study_and_a_damaged_one(
+        self, study: Path, options: list[str], tmp_path: Path, capsys: Any
+    ) -> None:
+        assert exit_code("study", options[0], "--budget=tiny", f"--output={study}") == 1
+        assert "a study with another budget" in capsys.readouterr().err
+        (tmp_path / "study.json").write_text('{"format": 1, "corp')
+        assert exit_code("study", *options, f"--output={tmp_path}") == 1
+        assert "study.json is damaged" in capsys.readouterr().err
+
+    def test_a_task_without_labels_is_left_out(
+        self, tmp_path: Path, options: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        ToneCorpus(tmp_path / "recordings", speakers=3, repetitions=1).prepare()  # FSDD's layout, which has no genders
+        monkeypatch.setattr(training, "run_supervised", lambda *_: 1)
+        arguments = [f"--corpus={tmp_path}", options[1], "--folds=0", f"--output={tmp_path / 'study'}"]
+        assert exit_code("study", *arguments) == 1
+        assert "FSDD has no labels for the task gender, which is left out" in capsys.readouterr().err
+        assert {path.name for path in (tmp_path / "study" / "cells").iterdir()} == {
+            "alexnet-digit-fold0", "audionet-digit-fold0",
+        }  # fmt: skip
+        assert exit_code("study", *arguments, "--tasks=gender") == 1
+        assert "nothing is left to do" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+class TestProcesses:
+    """With trainings in processes of their own."""
+
+    def command(self, options: list[str], study: Path, *more: str) -> list[str]:
+        return [sys.executable, "-m", "audio_lrp", "study", *options, f"--output={study}", *more]
+
+    def test_killed_in_the_middle(self, options: list[str], tmp_path: Path) -> None:
+        """After kill -9 nothing goes on writing, and the same command goes on from the last checkpoint."""
+        budget = tmp_path / "longer.yaml"
+        budget.write_text(yaml.safe_dump(BUDGET | {"steps": {"alexnet_gender": 200}, "validate_every": 2}))
+        study = tmp_path / "study"
+        command = self.command([options[0], f"--budget={budget}"], study, "--tasks=gender", "--folds=0")
+        checkpoint = study / "cells" / "alexnet-gender-fold0" / "checkpoints" / "last.ckpt"
+        with subprocess.Popen(command) as first:
+            wait_until(checkpoint.exists)
+            first.kill()
+        wait_until(lambda: not trainings_of(study))
+        assert not list(study.rglob("result.json"))
+        done = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+        assert "test accuracy" in done
+        starts = [min(read_steps(path)) for path in sorted(study.rglob("metrics.csv"))]
+        assert len(starts) == 2
+        assert starts[0] == 1 < starts[1]
+
+    def test_workers_share_the_cells(self, options: list[str], tmp_path: Path) -> None:
+        study = tmp_path / "study"
+        subprocess.run(self.command(options, study, "--folds=0", "--networks=alexnet", "--workers=2"), check=True)
+        for task in ("digit", "gender"):
+            cell = study / "cells" / f"alexnet-{task}-fold0"
+            assert [path.name for path in cell.glob("claim-*")] == ["claim-0001.json"]
+            assert len(list(cell.glob("training/*"))) == 1
+        holders = {json.loads(path.read_text())["process"] for path in study.rglob("claim-0001.json")}
+        assert len(holders) == 2
+        assert len(table(study, "accuracy")) == 2
+
+
+def wait_until(happened: Any, seconds: float = 120) -> None:
+    deadline = time.monotonic() + seconds
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def trainings_of(study: Path) -> list[str]:
+    """Processes whose command line names the study."""
+    lines = subprocess.run(["ps", "-eo", "args"], check=True, capture_output=True, text=True).stdout.splitlines()
+    return [line for line in lines if str(study) in line and "supervised" in line]
