@@ -4,12 +4,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
-from filelock import FileLock
 from tqdm import tqdm
 
 from audio_lrp.arguments import CommandParser
@@ -62,9 +62,14 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def write_results(folder: Path) -> None:
-    """Write the tables and figures of a study's finished cells; of workers that end together, one at a time."""
-    tables = collect(folder)
-    with FileLock(folder / ".results.lock"):
+    """Write the tables and figures of a study's finished cells, and print the summary.
+
+    Of workers that end together the last one must not be overwritten by one that read before it: they take turns.
+    """
+    while (claim := claims.take(folder / ".results")) is None:
+        time.sleep(_REFRESH_SECONDS)
+    with claim:
+        tables = collect(folder)
         for name, rows in tables.items():
             write_table(folder / "tables" / name, rows)
         draw(tables, folder / "figures")
