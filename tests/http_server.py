@@ -50,6 +50,7 @@ def serving(served: Served) -> Iterator[str]:
             body = served.content[first:]
             if first and not body:
                 self.send_response(416)
+                self.send_header("Content-Range", f"bytes */{len(served.content)}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

@@ -128,6 +128,17 @@ def test_more_than_the_whole_file_is_thrown_away(path: Path) -> None:
     assert path.read_bytes() == CONTENT
 
 
+def test_a_download_that_was_killed_after_its_last_byte_is_complete(path: Path) -> None:
+    served = Served(CONTENT)
+    with serving(served) as url:
+        path.with_name("archive.zip.part").write_bytes(CONTENT)
+        path.with_name("archive.zip.part.json").write_text(json.dumps({"url": url, "version": '"one"'}))
+        download(url, path, LIMIT)
+    assert path.read_bytes() == CONTENT
+    assert len(served.requests) == 1
+    assert left_behind(path) == {path.name}
+
+
 def test_busy_servers_are_asked_again(path: Path) -> None:
     served = Served(CONTENT, statuses=[503, 429])
     with serving(served) as url:

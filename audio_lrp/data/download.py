@@ -62,7 +62,7 @@ def download(url: str, path: Path, max_bytes: int) -> None:
             time.sleep(PAUSE * 2**failures if failures < ATTEMPTS else 0)
     raise UserError(
         f"the download of {url} broke off {ATTEMPTS} times ({_brief(reason)}); run the same command again to go on "
-        f"after the {best / 1e6:.0f} MB that lie in {part.path}, or name another server with --mirror"
+        f"after the {part.size / 1e6:.0f} MB that lie in {part.path}, or name another server with --mirror"
     )
 
 
@@ -100,9 +100,12 @@ class Part:
             if not version.startswith("W/"):  # weak tags are not allowed there; they are compared below
                 headers["If-Range"] = version
         with session.get(url, headers=headers, stream=True, timeout=TIMEOUTS) as answer:
-            if answer.status_code in (408, 416, 429) or answer.status_code >= 500:
-                if answer.status_code == 416:  # there is more here than there should be
-                    self.discard()
+            if answer.status_code == 416:
+                if answer.headers.get("Content-Range") == f"bytes */{self.size}":
+                    return  # killed after the last byte
+                self.discard()
+                raise CutOffError("there was more of the file here than on the server")
+            if answer.status_code in (408, 429) or answer.status_code >= 500:
                 raise CutOffError(f"the server answered {answer.status_code} {answer.reason}")
             answer.raise_for_status()
             first, total = _range(answer)
