@@ -15,7 +15,7 @@ from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_nam
 from audio_lrp.attribution.timefrequency import spectrogram_plane
 from audio_lrp.callbacks.isolation import isolated_random_state
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
-from audio_lrp.callbacks.publishing import Results, publish
+from audio_lrp.callbacks.publishing import Results, publish, save_relevance
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.representation import Representation, Spectrogram, Waveform
 from audio_lrp.errors import UserError
@@ -25,6 +25,7 @@ from audio_lrp.faithfulness.localization import relevance_mass_accuracy, utteran
 from audio_lrp.faithfulness.orders import ORDERS, Order, orders_by_name
 from audio_lrp.faithfulness.perturbation import perturbation_curves
 from audio_lrp.faithfulness.units import Units
+from audio_lrp.tracking import run_folder
 from audio_lrp.views import time_frequency_relevance
 
 
@@ -58,6 +59,8 @@ class LRPCallback(Callback):
     - ``lrp/relevance_mass``, the share of the positive relevance that lies on the utterance, not on padding;
     - ``lrp/conservation_error``, the largest share of relevance that any layer cannot account for: rounding alone, so
       that more than 1e-4 tells of a fault; not with zennit's own rules, which keep no accounts.
+
+    The run's folder keeps the arrays of the last time as ``relevance-validation.npz``.
 
     On the test split all keys begin with ``lrp/test/``. With another logger or none the same is written into the run's
     folder as PNG, WAV and CSV files.
@@ -206,6 +209,7 @@ class LRPCallback(Callback):
             views = self._views(source, batch, explanation) if self.num_pictures else []
             name, prefix = ("test", "lrp/test") if split == "test" else ("validation", "lrp")
             title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
+            save_relevance(run_folder(trainer) / f"relevance-{name}.npz", batch, explanation)
             publish(trainer, prefix, Results(views, curves, mass, explanation.conservation, title))
 
     def _views(self, source: ExampleSource, batch: Batch, explanation: Explanation) -> list[ExampleViews]:

@@ -13,9 +13,11 @@ from lightning.pytorch.loggers import WandbLogger
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
+from audio_lrp.attribution.attribute import Explanation
 from audio_lrp.attribution.audible import write_wav
 from audio_lrp.attribution.conservation import Conservation
 from audio_lrp.callbacks.pictures import ExampleViews
+from audio_lrp.data.batch import Batch
 from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.faithfulness.curves import PerturbationCurves
 from audio_lrp.faithfulness.scores import aopc, srg
@@ -123,6 +125,20 @@ def _write(stem: Path, results: Results) -> None:
         tables["conservation"] = results.conservation.rows()
     for name, rows in tables.items():
         write_rows(stem.with_name(f"{stem.name}-{name}.csv"), rows)
+
+
+def save_relevance(path: Path, batch: Batch, explanation: Explanation) -> None:
+    """Write what was explained and the relevance as NumPy arrays, in the place of those of the last time.
+
+    Args:
+        path: of the ``.npz`` file.
+        batch: the examples; kept are ``input`` [B, 1, ...], ``label``, ``index``, ``offset`` and ``length`` [B].
+        explanation: kept are ``relevance`` [B, 1, ...], ``output`` [B, C] and ``target`` [B].
+    """
+    kept = {name: getattr(batch, name) for name in ("input", "label", "index", "offset", "length")}
+    kept |= {name: getattr(explanation, name) for name in ("relevance", "output", "target")}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, **{name: tensor.detach().cpu().numpy() for name, tensor in kept.items()})
 
 
 def write_image(path: Path, image: NDArray[np.uint8]) -> None:

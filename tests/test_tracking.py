@@ -119,7 +119,7 @@ class TestRecord:
         run("fit", *tiny_run(corpus), "--trainer.logger=CSVLogger", "--run.experiment=name")
         first = only_folder(Path("runs"))
         config = yaml.safe_load((first / "config.yaml").read_text())
-        assert config["run"] == {"root": "runs", "experiment": "name", "test_after_fit": False}
+        assert config["run"] == {"root": "runs", "experiment": "name", "test_after_fit": False, "artifacts": None}
         assert config["trainer"]["max_epochs"] == 1
         assert config["trainer"]["precision"] is None  # options left alone are recorded as well
         assert config["model"]["init_args"]["network"]["init_args"] == {"width": 4, "dropout": 0.1}

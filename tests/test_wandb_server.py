@@ -1,9 +1,11 @@
 """Whole runs against a W&B server on loopback, with the real client."""
 
+import json
 import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +78,9 @@ class ServerCrash(L.Callback):
 def test_online_run(corpus: Path, server: WandbServer) -> None:
     callbacks = ["--trainer.callbacks+=LRPCallback", "--trainer.callbacks.num_examples=2"]
     callbacks += ["--trainer.callbacks.num_pictures=1", "--trainer.callbacks+=ConfusionMatrixCallback"]
+    callbacks += ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.monitor=val/accuracy"]
+    callbacks += ["--trainer.callbacks.mode=max", "--trainer.callbacks+=ModelCheckpoint"]
+    callbacks += ["--trainer.callbacks.filename=last", "--trainer.max_epochs=2"]
     assert exit_code("fit", *tiny_run(corpus), *WANDB, *callbacks, "--run.test_after_fit=true") == 0
     run = server.only_run()
     assert run.project == "tests"
@@ -83,13 +88,26 @@ def test_online_run(corpus: Path, server: WandbServer) -> None:
     assert run.attributes["displayName"].startswith("fit-")
     keys = {key for line in run.history for key in line}
     assert {"train/loss", "val/accuracy", "val/loss", "lrp/maps", "lrp/perturbation_table"} <= keys
+    # The best value stands for the run, not the last.
+    assert run.summary["val/accuracy"]["max"] == max(run.values("val/accuracy"))
+    assert run.summary["val/loss"]["min"] == min(run.values("val/loss"))
+    # Checkpoints and arrays are artifacts.
+    folder = only_folder(Path("runs"))
+    artifacts = {item["artifactTypeName"]: name for name, item in server.artifacts.items()}
+    model = server.artifacts[artifacts["model"]]
+    assert [item["alias"] for item in model["aliases"]] == ["best", "latest"]
+    assert json.loads(model["metadata"])["metrics"] == {"val/accuracy": max(run.values("val/accuracy"))}
+    best = folder / "checkpoints" / json.loads(model["metadata"])["file"]
+    assert server.storage[f"artifacts/{artifacts['model']}/model.ckpt"] == best.read_bytes()
+    arrays = server.storage[f"artifacts/{artifacts['relevance']}/relevance-validation.npz"]
+    assert arrays == (folder / "relevance-validation.npz").read_bytes()
     # The configuration is complete and nested, and the one beside the checkpoints.
-    saved = yaml.safe_load((only_folder(Path("runs")) / "config.yaml").read_text())
+    saved = yaml.safe_load((folder / "config.yaml").read_text())
     for name in ("model", "data", "trainer", "run", "seed_everything"):
         assert run.config[name]["value"] == saved[name]
     # Pictures and tables have arrived, not only their names.
     for key in ("lrp/maps", "test/confusion_matrix", "test/confusion_matrix_table"):
-        (value,) = run.values(key)
+        value = run.values(key)[-1]
         for path in value.get("filenames") or [value["path"]]:
             assert run.files[path]
 
@@ -176,3 +194,32 @@ def test_server_that_dies_in_the_middle_of_a_run(
     wandb(*command[1:])
     assert len(server.only_run().values("val/accuracy")) == 3
     assert server.only_run().exit_code == 0
+
+
+@pytest.mark.slow
+def test_sweep_with_two_agents(
+    corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, in_empty_folder: Path
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")  # an agent's trials are online by themselves
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    options = [option for option in tiny_run(corpus) if not option.startswith("--trainer.logger")]
+    sweep = {
+        "program": "audio-lrp",
+        "command": ["${env}", sys.executable, "-m", "audio_lrp", "fit", *options, *WANDB, "${args}"],
+        "method": "grid",
+        "metric": {"name": "val/accuracy", "goal": "maximize"},
+        "parameters": {"model.init_args.label_smoothing": {"values": [0.1, 0.2]}},
+    }
+    Path("sweep.yaml").write_text(yaml.safe_dump(sweep))
+    printed = wandb("sweep", "--project", "tests", "sweep.yaml")
+    assert "wandb agent someone/tests/sweep0" in printed
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: wandb("agent", "someone/tests/sweep0"), range(2)))
+    assert len(server.agents) == 2
+    assert sorted(server.runs) == ["sweep0t0", "sweep0t1"]
+    for name, smoothing in {"sweep0t0": 0.1, "sweep0t1": 0.2}.items():
+        run = server.runs[name]
+        assert run.exit_code == 0
+        assert run.attributes["sweep"] == "sweep0"
+        assert run.config["model"]["value"]["init_args"]["label_smoothing"] == smoothing
+        assert sweep["metric"]["name"] in run.summary

@@ -30,7 +30,15 @@ from audio_lrp.cli.trainer import Trainer
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.errors import UsageError, UserError
 from audio_lrp.models import Classifier
-from audio_lrp.tracking import Run, RunRecord, discard_empty_folders, make_wandb_logger, wandb_session
+from audio_lrp.tracking import (
+    Run,
+    RunRecord,
+    artifacts_wanted,
+    discard_empty_folders,
+    log_artifacts,
+    make_wandb_logger,
+    wandb_session,
+)
 
 _SUBCOMMAND_OPTIONS = ("config", "ckpt_path", "return_predictions", "verbose")
 """Options of single commands, left out of a run's saved configuration, which every command takes."""
@@ -196,6 +204,8 @@ class AudioLRPCLI(LightningCLI):
     def after_fit(self) -> None:
         """Test the best checkpoint where the run asks for it, then sum up."""
         self.metrics = dict(self.trainer.callback_metrics)
+        if artifacts_wanted(self.run.artifacts) and self.trainer.is_global_zero:
+            log_artifacts(self.trainer, self.metrics)
         if self.run.test_after_fit:
             best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
             self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None)

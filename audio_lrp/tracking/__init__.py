@@ -1,7 +1,17 @@
 """What is kept of a run: its folder, its configuration, its W&B run."""
 
+from audio_lrp.tracking.artifacts import artifacts_wanted, log_artifacts
 from audio_lrp.tracking.record import RunRecord, run_folder
 from audio_lrp.tracking.run import Run, discard_empty_folders
 from audio_lrp.tracking.wandb_logger import make_wandb_logger, wandb_session
 
-__all__ = ["Run", "RunRecord", "discard_empty_folders", "make_wandb_logger", "run_folder", "wandb_session"]
+__all__ = [
+    "Run",
+    "RunRecord",
+    "artifacts_wanted",
+    "discard_empty_folders",
+    "log_artifacts",
+    "make_wandb_logger",
+    "run_folder",
+    "wandb_session",
+]

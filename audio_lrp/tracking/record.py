@@ -6,10 +6,14 @@ from typing import Any
 import yaml
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.loggers import WandbLogger
 
 from audio_lrp.tracking.files import replacing
 
 CONFIG_FILENAME = "config.yaml"
+
+SUMMARIES = {"val/accuracy": "max", "val/f1": "max", "val/loss": "min", "lrp/srg": "max"}
+"""Which value of a metric stands for a W&B run: its best one, not its last."""
 
 
 class RunRecord(Callback):
@@ -46,6 +50,9 @@ class RunRecord(Callback):
         nested: dict[str, Any] = yaml.safe_load(self.config)
         for logger in trainer.loggers:
             logger.log_hyperparams(nested)
+            if isinstance(logger, WandbLogger):
+                for name, summary in SUMMARIES.items():
+                    logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=summary)
 
 
 def run_folder(trainer: Trainer) -> Path:

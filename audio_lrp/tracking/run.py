@@ -26,6 +26,8 @@ class Run:
         experiment: folder that groups the runs of one experiment; the command line takes the name of the first
             configuration file where it is not given.
         test_after_fit: whether ``fit`` ends with a test of the best checkpoint.
+        artifacts: whether ``fit`` ends with logging checkpoints and relevance arrays to W&B as artifacts; left open, it
+            does except in a sweep.
         continued: folder of the run that is taken up again; a new one by default.
     """
 
@@ -34,11 +36,13 @@ class Run:
         root: str = "runs",
         experiment: str | None = None,
         test_after_fit: bool = False,
+        artifacts: bool | None = None,
         continued: Path | None = None,
     ) -> None:
         self.root = Path(root).expanduser().absolute()
         self.experiment = experiment or "unnamed"
         self.test_after_fit = test_after_fit
+        self.artifacts = artifacts
         self.continued = continued
 
     @cached_property
