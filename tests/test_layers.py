@@ -37,6 +37,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "corpus_figure": set(),
     "data_command": {"arguments", "data", "corpus_figure", "tracking"},
+    "sync": {"arguments", "tracking"},
+    "dashboard": {"arguments", "tracking"},
     "configs": set(),
     "study": {
         "arguments",

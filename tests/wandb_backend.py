@@ -134,7 +134,9 @@ class Backend:
         }
 
     def answer_create_project(self, variables: Answer) -> Answer:
-        return {"upsertModel": {"project": self.project(variables["project"]), "model": None, "inserted": True}}
+        project = self.project(variables["input"]["name"])
+        facts = {"description": None, "access": None, "views": None}
+        return {"result": {"project": project | facts, "model": None, "inserted": True}}
 
     def answer_project_internal_id(self, variables: Answer) -> Answer:
         return {"project": self.project(variables["projectName"])}

@@ -33,6 +33,8 @@ COMMANDS: Final = {
     "explain": Command("explain", "show what a checkpoint hears in recordings", "audio_lrp.explain"),
     "study": Command("repeat", "the paper's experiments, on any corpus", "audio_lrp.study.command"),
     "data": Command("data", "download AudioMNIST; check a corpus for faults", "audio_lrp.data_command"),
+    "dashboard": Command("share", "build a W&B workspace and report", "audio_lrp.dashboard"),
+    "sync": Command("share", "upload runs to W&B, moved ones as well", "audio_lrp.sync"),
     "doctor": Command("set up", "versions, devices, caches, and what is wrong", "audio_lrp.doctor"),
     "completion": Command("set up", "let the Tab key complete: bash, zsh, fish", "audio_lrp.cli.completion"),
 }
