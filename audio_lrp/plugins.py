@@ -13,6 +13,7 @@ import sys
 from collections.abc import Collection
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from typing import Final
 
 GROUP: Final = "audio_lrp.plugins"
@@ -52,6 +53,20 @@ def _classes(entry_point: EntryPoint) -> Collection[type]:
 def plugin_packages() -> set[str]:
     """Top-level packages that hold the classes of installed plugins."""
     return {class_.__module__.partition(".")[0] for class_ in plugin_classes().values()}
+
+
+def is_class_path(value: object) -> bool:
+    """Whether a configuration's parser could import something for a value.
+
+    It could for dotted names that begin with an existing package's; the package is looked for without running it.
+
+    Example:
+        >>> is_class_path("torch.nn.Linear"), is_class_path("path/to.wav"), is_class_path(0.5)
+        (True, False, False)
+    """
+    if not (isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))):
+        return False
+    return find_spec(value.partition(".")[0]) is not None
 
 
 def _name(entry_point: EntryPoint) -> str:

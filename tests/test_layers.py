@@ -39,6 +39,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "data_command": {"arguments", "data", "corpus_figure", "tracking"},
     "sync": {"arguments", "tracking"},
     "dashboard": {"arguments", "tracking"},
+    "report": {
+        "arguments",
+        "data",
+        "attribution",
+        "views",
+        "tracking",
+        "callbacks",
+        "saved_network",
+        "checkpoint_file",
+        "plugins",
+        "study",
+    },
     "configs": set(),
     "study": {
         "arguments",

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final
@@ -12,7 +11,7 @@ import yaml
 from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.cli.layers import flatten
 from audio_lrp.errors import UserError
-from audio_lrp.plugins import plugin_packages
+from audio_lrp.plugins import is_class_path, plugin_packages
 
 COMMANDS: Final = ("validate", "test", "predict")
 """Commands that need no configuration beside a checkpoint."""
@@ -55,19 +54,12 @@ def _stored_configuration(checkpoint: Path, trusted: Collection[str]) -> str:
             "it lies beside the checkpoint's folder as config.yaml"
         )
     for option, value in flatten(yaml.safe_load(text)):
-        if _is_class_path(value) and value.partition(".")[0] not in trusted:
+        if is_class_path(value) and value.partition(".")[0] not in trusted:
             raise UserError(
                 f"{checkpoint} names the class {value} for {option}, which is neither of audio-lrp nor of an "
                 "installed plugin: if you trust it, give the run's config.yaml with --config"
             )
     return text
-
-
-def _is_class_path(value: object) -> bool:
-    """Whether the parser could import something for a value: dotted names that begin with an existing package's."""
-    if not (isinstance(value, str) and "." in value and all(part.isidentifier() for part in value.split("."))):
-        return False
-    return find_spec(value.partition(".")[0]) is not None  # looks for the package without running it
 
 
 def _given(args: Sequence[str], name: str) -> bool:

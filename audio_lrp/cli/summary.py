@@ -28,7 +28,7 @@ def summary(trainer: Trainer, subcommand: str, metrics: Mapping[str, Tensor]) ->
     lines += [("pictures", _pictures(folder)), *_wandb_lines(trainer)]
     if checkpoint:
         command = f"audio-lrp test --config {_quoted(folder / CONFIG_FILENAME)} --ckpt_path {_quoted(checkpoint)}"
-        lines.append(("to test it again", command))
+        lines += [("to test it again", command), ("to see it all", f"audio-lrp report {_quoted(folder)}")]
     width = max((len(name) for name, value in lines if value), default=0)
     return "\n".join(f"{name + ':':<{width + 1}} {value}" for name, value in lines if value)
 

@@ -1,0 +1,103 @@
+"""``audio-lrp report FOLDER``: find out what the folder is, make its page, write it."""
+
+import sys
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from audio_lrp.arguments import CommandParser
+from audio_lrp.errors import UserError
+from audio_lrp.report.rendering import html
+from audio_lrp.report.run_folder import is_run, read_run
+from audio_lrp.report.run_page import run_page
+from audio_lrp.report.study_page import is_study, study_page
+from audio_lrp.tracking.files import replacing
+
+FILENAME = "report.html"
+
+
+@dataclass(frozen=True)
+class Report:
+    """What `report` has written.
+
+    Attributes:
+        path: the file.
+        problems: what could not be read and is missing in it, a sentence each.
+    """
+
+    path: Path
+    problems: Sequence[str]
+
+
+def report(folder: Path, output: Path | None = None, *, plugins: Collection[str] = ()) -> Report:
+    """Write one self-contained HTML file about a run or a study.
+
+    Args:
+        folder: of a run, ``runs/NAME/TIME``, or of a study, ``study-NAME``.
+        output: the file; None: ``report.html`` in the folder. It appears when it is complete.
+        plugins: packages whose classes the run may name, beside audio-lrp's own and installed plugins.
+
+    Returns:
+        The file, and what is missing in it.
+
+    Raises:
+        UserError: the folder is missing or none of a run or a study, a file of a study is damaged, or the file cannot
+            be written.
+    """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: name the folder of a run or a study")
+    if is_run(folder):
+        page = run_page(read_run(folder.resolve()), plugins)
+    elif is_study(folder):
+        page = study_page(folder.resolve(), plugins)
+    else:
+        raise UserError(
+            f"{folder} is not the folder of a run or a study, it holds neither config.yaml nor study.json: "
+            "name one like runs/NAME/TIME or study-NAME"
+        )
+    path = folder / FILENAME if output is None else output
+    try:
+        with replacing(path) as temporary:
+            temporary.write_text(html(page), encoding="utf-8", errors="replace")
+    except OSError as error:
+        raise UserError(
+            f"the report cannot be written to {path} ({error.strerror or error}): choose another place with --output"
+        ) from error
+    return Report(path, page.problems)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """Run ``audio-lrp report``.
+
+    Args:
+        args: its arguments, without the command's name; by default the process's.
+
+    Raises:
+        UserError: as `report`.
+        UsageError: a mistake in the options.
+        SystemExit: with code 0 after ``--help``.
+    """
+    options = _parser().parse_args(args)
+    written = report(options.folder, options.output, plugins=options.plugin)
+    for problem in written.problems:
+        print(f"audio-lrp: warning: {problem}", file=sys.stderr)
+    print(f"report: {written.path}")
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="audio-lrp report",
+        description="Write one HTML file about a run or a study: results, curves, relevance maps and sounds.",
+    )
+    parser.add_argument(
+        "folder", type=Path, metavar="FOLDER", help="the folder of a run, runs/NAME/TIME, or of a study"
+    )
+    parser.add_argument("--output", type=Path, metavar="FILE", help=f"the file ({FILENAME} in the folder)")
+    parser.add_argument(
+        "--plugin",
+        action="append",
+        default=[],
+        metavar="PACKAGE",
+        help="a package whose classes the run may name, beside installed plugins",
+    )
+    return parser

@@ -1,0 +1,100 @@
+"""Explanations of a run's test clips, computed anew from its best checkpoint."""
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from jsonargparse import ArgumentError, ArgumentParser
+from torch import Tensor
+
+from audio_lrp.attribution.attribute import attribute
+from audio_lrp.callbacks.lrp import LRPCallback
+from audio_lrp.callbacks.pictures import ExampleViews, example_views
+from audio_lrp.data import CorpusDataModule
+from audio_lrp.errors import UserError
+from audio_lrp.plugins import is_class_path, plugin_packages
+from audio_lrp.report.run_folder import setting
+from audio_lrp.saved_network import TRUSTED, load_network
+from audio_lrp.views import time_frequency_relevance
+
+_Class = TypeVar("_Class")
+
+
+@dataclass(frozen=True)
+class Explained:
+    """Explained test clips.
+
+    Attributes:
+        views: their pictures and sounds.
+        ledger: rows of the conservation ledger, averaged over the clips.
+        composite: name of the LRP composite.
+    """
+
+    views: Sequence[ExampleViews]
+    ledger: Sequence[Mapping[str, str | float]]
+    composite: str
+
+
+def explain_test_clips(
+    config: Mapping[str, Any], checkpoint: Path, count: int, plugins: Collection[str] = ()
+) -> Explained:
+    """Explain a few test clips with the settings of the run's `LRPCallback`, or its defaults.
+
+    Args:
+        config: the run's configuration.
+        checkpoint: its best checkpoint.
+        count: how many clips, spread evenly over the classes.
+        plugins: packages whose classes the run may name (see `audio_lrp.saved_network.load_network`).
+
+    Raises:
+        UserError: the checkpoint is damaged, the corpus is not there any more, or the run names a class of a package
+            that is not trusted: to import a module is to run it.
+    """
+    saved = load_network(checkpoint, plugins)
+    datamodule = _instantiated(CorpusDataModule, config.get("data"), plugins)
+    callback = _instantiated(LRPCallback, _callback_settings(config), plugins)
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    batch = datamodule.examples("test", count, callback.seed)
+    target: Tensor | Literal["predicted"] = batch.label if callback.target == "label" else "predicted"
+    explanation = attribute(saved.network, batch.input, target, callback.composite)
+    try:
+        planes = time_frequency_relevance(batch.input, explanation.relevance, explanation.modified_gradient)
+    except UserError:  # the composite's relevance has no such form: nothing but the map can be shown
+        planes = None
+    views = example_views(batch, datamodule.signals(batch), explanation, planes, saved.class_names)
+    return Explained([*views], explanation.conservation.rows(), explanation.composite)
+
+
+def _callback_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    callbacks = setting(config, "trainer.callbacks") or []
+    found = [item for item in callbacks if str(item.get("class_path")).endswith("LRPCallback")]
+    return found[0] if found else {"class_path": f"{LRPCallback.__module__}.LRPCallback"}
+
+
+def _instantiated(base: type[_Class], settings: Any, plugins: Collection[str]) -> _Class:
+    """The object that a class path and its settings stand for."""
+    trusted = TRUSTED | {"zennit"} | plugin_packages() | set(plugins)
+    for value in _leaves(settings):
+        if is_class_path(value) and value.partition(".")[0] not in trusted:
+            package = value.partition(".")[0]
+            raise UserError(f"the run names {value}: if you trust it, say so with --plugin {package}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--item", type=base, required=True)
+    try:
+        instance: _Class = parser.instantiate_classes(parser.parse_object({"item": deepcopy(settings)})).item
+    except (ArgumentError, ImportError, TypeError, ValueError, OSError) as error:
+        path = settings.get("class_path") if isinstance(settings, Mapping) else settings
+        raise UserError(f"{path} of the run's configuration cannot be made ({' '.join(str(error).split())})") from error
+    return instance
+
+
+def _leaves(settings: Any) -> Iterator[Any]:
+    """All values of nested settings."""
+    if isinstance(settings, Mapping | list):
+        for item in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _leaves(item)
+    else:
+        yield settings
