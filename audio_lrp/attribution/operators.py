@@ -34,7 +34,10 @@ class Operator(Protocol):
         ...
 
     def transpose(self, like: Tensor, weights: Sequence[Tensor | None], cotangent: Tensor) -> Sequence[Tensor]:
-        """For each weight, the transposed map of ``cotangent``, which has the shape of the output for ``like``."""
+        """For each weight, the transposed map of ``cotangent``, which has the shape of the output for ``like``.
+
+        The caller may overwrite the result, which shares no memory with ``cotangent``.
+        """
         ...
 
 
@@ -143,8 +146,8 @@ class PoolingOperator:
     def transpose(self, like: Tensor, weights: Sequence[Tensor | None], cotangent: Tensor) -> Sequence[Tensor]:
         """See `Operator`."""
         _, pullback = torch.func.vjp(self._layer.forward, like)  # type: ignore[misc]
-        transposed: Sequence[Tensor] = pullback(cotangent)
-        return transposed
+        (transposed,) = pullback(cotangent)
+        return [transposed.clone()]  # that of a sum is the cotangent itself, expanded
 
 
 def operator_of(layer: nn.Module) -> Operator:

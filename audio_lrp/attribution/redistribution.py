@@ -174,7 +174,10 @@ class Redistribution(torch.autograd.Function):
         for share in prepared:
             flow.hand_out(share)
         quotient = flow.quotient() if rule.proportional else None
-        lower = flow.lower() if quotient is None else input * quotient
+        if quotient is None:
+            lower = flow.lower()
+        else:  # in place where it may: a new large tensor costs the CPU more than the product itself
+            lower = input * quotient if ctx.wants_quotient else quotient.mul_(input)
         account = flow.account(lower) if ctx.wants_account else None
         if quotient is not None:
             quotient = torch.where(input == 0, 0.0, quotient) if ctx.wants_quotient else None
@@ -224,9 +227,21 @@ class _Prepared:
         else:
             preactivation = operator.apply([term.input(input) for term in share.terms], self.weights, self.bias)
             self.denominator = stabilized(preactivation, stabilizer, share.sign)
+        # An output of zero has no contributions to go by; most layers have none.
+        empty = self.denominator == 0 if stabilizer == 0 else None
+        self.empty = empty if empty is not None and empty.any() else None
         self.outputs: Tensor | None = None
         if share.outputs is not whole and memory is not None:
             self.outputs = memory if share.outputs is negative else ~memory
+        self._stabilizer = stabilizer
+        self._added: Tensor | None = None
+
+    @property
+    def added(self) -> Tensor:
+        """What the stabilizer added to each denominator, made once for all classes."""
+        if self._added is None:
+            self._added = torch.copysign(self.denominator.new_tensor(self._stabilizer), self.denominator)
+        return self._added
 
 
 class _Flow:
@@ -260,8 +275,8 @@ class _Flow:
         if prepared.outputs is not None:
             upper = torch.where(prepared.outputs, upper, 0.0)
         normalised = upper / denominator
-        if self._stabilizer == 0:  # an output of zero has no contributions to go by
-            normalised = torch.where(denominator == 0, 0.0, normalised)
+        if prepared.empty is not None:
+            normalised = torch.where(prepared.empty, 0.0, normalised)
         parts = self._operator.transpose(self._input, prepared.weights, normalised)
         for term, carried in zip(share.terms, parts, strict=True):
             known = self._carried.get(term.input)
@@ -270,17 +285,22 @@ class _Flow:
             self._count(prepared, upper, normalised)
 
     def _count(self, prepared: _Prepared, upper: Tensor, normalised: Tensor) -> None:
-        """Add to what bias and stabilizer have taken, from what each unit of the denominators stands for."""
-        denominator, sign = prepared.denominator, prepared.share.sign
+        """Add to what bias and stabilizer have taken, from what each unit of the denominators stands for.
+
+        ``normalised`` is used up.
+        """
+        sign = prepared.share.sign
         axis = self._operator.channel_axis % normalised.dim()
         others = [other for other in range(1, normalised.dim()) if other != axis]
         channels = (normalised.sum(dim=others) if others else normalised).double()
         if prepared.bias is not None:
             self._to_bias = self._to_bias + channels @ prepared.bias.double()
         if self._stabilizer == 0:
-            taken = _per_sample(torch.where(denominator == 0, upper, 0.0))
+            if prepared.empty is None:
+                return
+            taken = _per_sample(torch.where(prepared.empty, upper, 0.0))
         elif sign is whole:
-            taken = _per_sample(normalised * torch.copysign(denominator.new_tensor(self._stabilizer), denominator))
+            taken = _per_sample(normalised.mul_(prepared.added))
         else:
             taken = channels.sum(dim=1) * (self._stabilizer if sign is positive else -self._stabilizer)
         self._to_stabilizer = self._to_stabilizer + taken
