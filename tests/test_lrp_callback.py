@@ -333,6 +333,15 @@ def test_it_can_be_written_in_yaml():
     callback = parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(text)})).callback
     assert (callback.every_n_epochs, callback.fractions) == (5, (0.0, 0.5, 1.0))
     assert isinstance(callback.composite, EpsilonPlusFlat)
+    mapping = """
+    class_path: audio_lrp.callbacks.LRPCallback
+    init_args:
+      composite:
+        class_path: audio_lrp.attribution.RuleMap
+        init_args: {types: {Linear: {class_path: audio_lrp.attribution.Epsilon, init_args: {epsilon: 0.5}}}}
+    """
+    own = parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(mapping)})).callback
+    assert own.composite.rule_of({}, "dense", nn.Linear(1, 1)).epsilon == 0.5
     named = parser.parse_args(["--callback=audio_lrp.callbacks.LRPCallback", "--callback.composite=epsilon"])
     assert parser.instantiate_classes(named).callback.composite == "epsilon"
 

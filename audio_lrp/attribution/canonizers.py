@@ -32,7 +32,9 @@ class MergeBatchNorm(Canonizer):  # type: ignore[misc]
         applied = []
         leaves = list(collect_leaves(root_module))
         for layer, norm in pairwise(leaves):
-            if isinstance(layer, ConvolutionStandard | nn.Linear) and _normalises_by_statistics(norm):
+            if isinstance(layer, ConvolutionStandard | nn.Linear) and _normalises_by_statistics(
+                norm, len(layer.weight)
+            ):
                 canonizer = self.copy()
                 canonizer.register(layer, norm)
                 applied.append(canonizer)
@@ -58,9 +60,10 @@ class MergeBatchNorm(Canonizer):  # type: ignore[misc]
         self._originals.clear()
 
 
-def _normalises_by_statistics(module: Any) -> bool:
-    is_norm = isinstance(module, BatchNorm)
-    return is_norm and module.running_mean is not None and module.running_var is not None
+def _normalises_by_statistics(module: Any, num_features: int) -> bool:
+    if not isinstance(module, BatchNorm) or module.running_mean is None or module.running_var is None:
+        return False
+    return len(module.running_mean) == num_features
 
 
 def _merged(layer: Any, norm: Any) -> tuple[nn.Parameter, nn.Parameter]:

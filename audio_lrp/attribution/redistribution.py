@@ -174,14 +174,15 @@ class Redistribution(torch.autograd.Function):
         for share in prepared:
             flow.hand_out(share)
         quotient = flow.quotient() if rule.proportional else None
+        wanted = None
         if quotient is None:
             lower = flow.lower()
-        else:  # in place where it may: a new large tensor costs the CPU more than the product itself
-            lower = input * quotient if ctx.wants_quotient else quotient.mul_(input)
+        elif ctx.wants_quotient:
+            lower, wanted = input * quotient, torch.where(input == 0, 0.0, quotient)
+        else:
+            lower = quotient.mul_(input)  # in place: a new large tensor costs the CPU more than the product itself
         account = flow.account(lower) if ctx.wants_account else None
-        if quotient is not None:
-            quotient = torch.where(input == 0, 0.0, quotient) if ctx.wants_quotient else None
-        return None, lower, account, quotient, None, None
+        return None, lower, account, wanted, None, None
 
 
 class PassThrough(torch.autograd.Function):
