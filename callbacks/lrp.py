@@ -56,6 +56,7 @@ class LRPCallback(Callback):
     - ``lrp/audio``, of the same examples the recording, what spoke for the class and what against it, equally loud;
     - ``lrp/perturbation``, the curves, and the scores that they give: ``lrp/aopc_morf``, ``lrp/aopc_lerf``,
       ``lrp/aopc_random``, ``lrp/aopc_amplitude``, the areas over them, and ``lrp/srg``, the symmetric relevance gain;
+      where an accuracy is required also ``lrp/srg_constrained``, which is below -1 where it is missed;
     - ``lrp/relevance_mass``, the share of the positive relevance that lies on the utterance, not on padding;
     - ``lrp/conservation_error``, the largest share of relevance that any layer cannot account for: rounding alone, so
       that more than 1e-4 tells of a fault; not with zennit's own rules, which keep no accounts.
@@ -83,6 +84,8 @@ class LRPCallback(Callback):
         orders: in which orders, names out of `ORDERS` or orders of your own. ``lrp/srg`` needs ``morf`` and ``lerf``.
         fractions: fractions of the input at which the curves are evaluated, rising from 0.
         seed: chooses the examples, random orders and noise.
+        required_accuracy: what the last validation must have reached, so that a sweep may look for faithful maps of
+            accurate networks by one number, ``lrp/srg_constrained``; None: no such number.
         on_error: whether a failure to explain or to log is a warning (``"warn"``) or ends the run (``"raise"``).
 
     Raises:
@@ -104,6 +107,7 @@ class LRPCallback(Callback):
         orders: Sequence[str | Order] = ORDERS,
         fractions: Sequence[float] = DEFAULT_FRACTIONS,
         seed: int = 0,
+        required_accuracy: float | None = None,
         on_error: Literal["warn", "raise"] = "warn",
     ) -> None:
         self.every_n_epochs = every_n_epochs
@@ -116,6 +120,7 @@ class LRPCallback(Callback):
         self.orders = orders_by_name(orders)
         self.fractions = tuple(fractions)
         self.seed = seed
+        self.required_accuracy = required_accuracy
         self.on_error = on_error
         self._explained_step = -1
         self._check_options()
@@ -132,6 +137,8 @@ class LRPCallback(Callback):
             )
         if self.target not in ("label", "predicted"):
             raise UserError(f"target of LRPCallback is 'label' or 'predicted', not {self.target!r}")
+        if self.required_accuracy is not None and not 0 <= self.required_accuracy <= 1:
+            raise UserError(f"required_accuracy of LRPCallback is a share from 0 to 1, not {self.required_accuracy}")
         if self.on_error not in ("warn", "raise"):
             raise UserError(f"on_error of LRPCallback is 'warn' or 'raise', not {self.on_error!r}")
         check_fractions(self.fractions)
@@ -210,7 +217,15 @@ class LRPCallback(Callback):
             name, prefix = ("test", "lrp/test") if split == "test" else ("validation", "lrp")
             title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
             save_relevance(run_folder(trainer) / f"relevance-{name}.npz", batch, explanation)
-            publish(trainer, prefix, Results(views, curves, mass, explanation.conservation, title))
+            shortfall = self._shortfall(trainer, "test/accuracy" if split == "test" else "val/accuracy")
+            publish(trainer, prefix, Results(views, curves, mass, shortfall, explanation.conservation, title))
+
+    def _shortfall(self, trainer: L.Trainer, metric: str) -> float | None:
+        """By how much the last accuracy misses the required one."""
+        accuracy = trainer.callback_metrics.get(metric)
+        if self.required_accuracy is None or accuracy is None:
+            return None
+        return max(0.0, self.required_accuracy - float(accuracy))
 
     def _views(self, source: ExampleSource, batch: Batch, explanation: Explanation) -> list[ExampleViews]:
         """Pictures and sounds of the first examples."""

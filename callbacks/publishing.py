@@ -34,6 +34,7 @@ class Results:
         views: pictures and sounds of the first examples.
         curves: perturbation curves over all examples.
         relevance_mass: share of the positive relevance on the utterance, where known.
+        shortfall: by how much the accuracy misses what is required, 0 where it does not; None where nothing is.
         conservation: what became of the relevance, layer by layer.
         title: title of the curves' chart.
     """
@@ -41,15 +42,22 @@ class Results:
     views: Sequence[ExampleViews]
     curves: PerturbationCurves
     relevance_mass: float | None
+    shortfall: float | None
     conservation: Conservation
     title: str
 
     @property
     def scores(self) -> dict[str, float]:
-        """Area over the curve of each order, symmetric relevance gain and relevance mass."""
+        """Area over the curve of each order, symmetric relevance gain and relevance mass.
+
+        The gain at constrained accuracy follows Deb's rule (2000, doi:10.1016/S0045-7825(99)00389-8): what violates the
+        constraint is worse than the worst that does not, here -1, by as much as it violates it.
+        """
         found = {f"aopc_{order}": aopc(self.curves, order).mean().item() for order in self.curves.orders}
         if {"morf", "lerf"} <= set(self.curves.orders):
             found["srg"] = srg(self.curves).mean().item()
+            if self.shortfall is not None:
+                found["srg_constrained"] = -1 - self.shortfall if self.shortfall > 0 else found["srg"]
         if self.relevance_mass is not None:
             found["relevance_mass"] = self.relevance_mass
         return found

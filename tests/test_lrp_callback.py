@@ -280,6 +280,18 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
         np.testing.assert_allclose(sound, expected_sounds[name], atol=2e-4)
 
 
+@pytest.mark.parametrize("required", [0.0, 1.0])
+def test_gain_at_constrained_accuracy(make_data, tmp_path, required):
+    callback = LRPCallback(**SMALL, required_accuracy=required)
+    trainer, _ = train(make_data(), callback, max_epochs=1, logger=CSVLogger(tmp_path, name="", version=""))
+    accuracy = float(trainer.callback_metrics["val/accuracy"])
+    assert accuracy < 1
+    with (tmp_path / "metrics.csv").open() as file:
+        (row,) = (row for row in csv.DictReader(file) if row["lrp/srg"])
+    expected = float(row["lrp/srg"]) if required == 0 else -1 - (1 - accuracy)
+    assert float(row["lrp/srg_constrained"]) == pytest.approx(expected)
+
+
 def test_loggers_of_every_kind_get_the_scores(make_data, tmp_path):
     train(make_data(), LRPCallback(**SMALL), max_epochs=1, logger=CSVLogger(tmp_path, name="", version=""))
     with (tmp_path / "metrics.csv").open() as file:

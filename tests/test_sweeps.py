@@ -41,7 +41,7 @@ def checkpoint() -> None:
 
 
 def test_what_is_shipped() -> None:
-    kinds = {f"{network}{kind}.yaml" for network in NETWORKS for kind in ("", "_folds")}
+    kinds = {f"{network}{kind}.yaml" for network in NETWORKS for kind in ("", "_faithfulness", "_folds")}
     assert {path.name for path in PATHS} == {*kinds, "composites.yaml"}
 
 
@@ -83,6 +83,17 @@ def test_early_termination_comes_in_time(path: Path) -> None:
         assert sweep.hyperband.rungs[1] <= trainer["max_steps"] // trainer["val_check_interval"]
     for name in sweep.parameters:
         assert not name.endswith("class_path"), f"{name} switches a class, which keeps the former's settings"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_faithfulness_is_constrained(network: str, capsys: pytest.CaptureFixture[str]) -> None:
+    sweep = make_sweep(read_sweep(FOLDER / f"{network}_faithfulness.yaml"))
+    config = yaml.safe_load(printed_config(sweep.arguments(next(points_of(sweep)))))
+    # A list's item is changed without its number, so it must be the last one.
+    last = config["trainer"]["callbacks"][-1]
+    assert last["class_path"] == "audio_lrp.callbacks.LRPCallback"
+    assert (last["init_args"]["required_accuracy"], last["init_args"]["every_n_epochs"]) == (0.9, 1)
+    assert sweep.metric == "lrp/srg_constrained"
 
 
 @pytest.mark.parametrize("network", NETWORKS)
