@@ -53,7 +53,7 @@ def importance_chart(importances: Mapping[str, float], metric: str, trials: int)
         axes.text(share, float(place), f" {share:.2f}", va="center")
     axes.set_yticks(places, [short_name(name) for name, _ in ordered])
     axes.set(xlim=(0, 1.12 * max(1e-9, ordered[-1][1])), xlabel="importance (PED-ANOVA)")
-    axes.set_title(f"what decides {metric}, from {trials} complete trials")
+    axes.set_title(f"what decides {metric}, from {trials} trials")
     return figure
 
 

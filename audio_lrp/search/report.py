@@ -4,7 +4,6 @@ import csv
 import statistics
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import optuna
 from matplotlib.figure import Figure
@@ -21,7 +20,7 @@ from audio_lrp.search.worker import FAILURE, PARAMETERS
 from audio_lrp.tracking.files import replacing
 
 _FEWEST = 4
-"""Complete trials below which importances mean nothing."""
+"""Trials below which importances mean nothing."""
 _MOST_FAILURES = 5
 """Failed trials that are named one by one."""
 
@@ -101,19 +100,23 @@ def _figures(
     study: optuna.Study, sweep: Sweep, complete: Sequence[FrozenTrial], pruned: Sequence[FrozenTrial]
 ) -> dict[str, Figure]:
     varied = {name: parameter for name, parameter in sweep.parameters.items() if not parameter.is_constant}
-    lines = [
-        Line(trial.user_attrs[PARAMETERS], _value(trial), trial.state == TrialState.PRUNED)
-        for trial in (*complete, *pruned)
-        if trial.value is not None
-    ]
+    judged = [trial for trial in (*complete, *pruned) if trial.value is not None]
+    lines = [Line(trial.user_attrs[PARAMETERS], _value(trial), trial.state == TrialState.PRUNED) for trial in judged]
     figures = {}
     if varied:
         figures["parallel_coordinates"] = parallel_coordinates(lines, varied, sweep.metric, sweep.maximize)
-    if varied and len(complete) >= _FEWEST:
-        importances = _importances(study, list(varied))
-        figures["importance"] = importance_chart(importances, sweep.metric, len(complete))
+    if varied and len(judged) >= _FEWEST:
+        importances = _importances(study, judged, list(varied))
+        figures["importance"] = importance_chart(importances, sweep.metric, len(judged))
     return figures
 
 
-def _importances(study: optuna.Study, names: list[str]) -> dict[str, Any]:
-    return get_param_importances(study, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.25), params=names)
+def _importances(study: optuna.Study, trials: Sequence[FrozenTrial], names: list[str]) -> dict[str, float]:
+    """Share of each parameter; pruned trials count with their last value, for what made them bad matters too."""
+    copies = [
+        optuna.create_trial(params=trial.params, distributions=trial.distributions, value=trial.value)
+        for trial in trials
+    ]
+    judged = optuna.create_study(direction=study.direction)
+    judged.add_trials(copies)
+    return get_param_importances(judged, evaluator=PedAnovaImportanceEvaluator(target_quantile=0.25), params=names)
