@@ -234,9 +234,12 @@ class TestRunning:
         assert kept == ["best.ckpt", "best.ckpt"]
 
     def test_a_begun_cell_goes_on_from_its_last_checkpoint(
-        self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The first call is interrupted after two of four steps."""
+        """The first call is interrupted after two of four steps; here all test clips are explained."""
+        budget = tmp_path / "all.yaml"
+        budget.write_text(yaml.safe_dump(BUDGET | {"explained_clips": None}))
+        options = [f"--corpus={corpus}", f"--budget={budget}"]
         calls: list[list[str]] = []
 
         def interrupted_once(arguments: list[str], log: Any, claim: Any) -> int:
@@ -256,6 +259,8 @@ class TestRunning:
         first, second = (read_steps(path) for path in sorted(cell.glob("training/*/metrics.csv")))
         assert (first, second) == ({1}, {3})  # validated after two steps and after four
         assert json.loads((cell / "result.json").read_text())["steps"] == 4
+        with np.load(cell / "perturbation.npz") as outcomes:
+            assert outcomes["accuracy"].shape == (5, 20, len(BUDGET["fractions"]))
 
     def test_a_damaged_last_checkpoint_is_not_gone_on_from(self, options: list[str], tmp_path: Path) -> None:
         last = tmp_path / "study" / "cells" / "alexnet-digit-fold0" / "checkpoints" / "last.ckpt"
@@ -426,7 +431,7 @@ class TestProcesses:
     def test_killed_in_the_middle(self, options: list[str], tmp_path: Path) -> None:
         """After kill -9 nothing goes on writing, and the same command goes on from the last checkpoint."""
         budget = tmp_path / "longer.yaml"
-        budget.write_text(yaml.safe_dump(BUDGET | {"steps": {"alexnet_gender": 200}, "validate_every": 2}))
+        budget.write_text(yaml.safe_dump(BUDGET | {"steps": {"alexnet_gender": 20}, "validate_every": 2}))
         study = tmp_path / "study"
         command = self.command([options[0], f"--budget={budget}"], study, "--tasks=gender", "--folds=0")
         checkpoint = study / "cells" / "alexnet-gender-fold0" / "checkpoints" / "last.ckpt"

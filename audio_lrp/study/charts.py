@@ -119,7 +119,8 @@ def scaling_chart(rows: Sequence[Row]) -> Figure:
 
 
 def scores_chart(rows: Sequence[Row]) -> Figure:
-    """Scores of the explanations, mean over folds; each fold's interval as a thin line."""
+    """Scores of the explanations, mean over folds; each fold's interval as a thin line. Not in it: those in nats."""
+    rows = [row for row in rows if row["score"] != "complexity"]
     settings = list(_by_setting(rows))
     names = list(dict.fromkeys(str(row["score"]) for row in rows))
     figure = Figure(figsize=(9, 1.2 + 0.55 * len(names)), dpi=100, layout="constrained")

@@ -45,6 +45,7 @@ def measure(study: Study, cell: Cell) -> dict[str, float | int]:
     return {"clips": len(correct), "test_accuracy": float(np.mean(correct))}
 
 
+@torch.inference_mode()
 def predict_all(subject: Subject) -> list[Row]:
     """Prediction and probabilities of every test clip."""
     names, corpus = subject.data.class_names, subject.data.corpus
@@ -75,6 +76,7 @@ def manipulated(batch: Batch, name: str, silence: float) -> Tensor:
     return scale_frequency(scaled, 1 / to_other, silence=silence) if name == "there and back" else scaled
 
 
+@torch.inference_mode()
 def frequency_scaling(subject: Subject) -> list[Row]:
     """Accuracy of a gender classifier on spectrograms after each manipulation, by gender and for all."""
     silence = subject.data.input_representation.silence

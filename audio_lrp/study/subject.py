@@ -33,9 +33,8 @@ class Subject:
 
     def test_batches(self) -> Iterator[Batch]:
         """All test clips as network inputs."""
-        with torch.inference_mode():
-            for batch in self.data.test_dataloader():
-                yield self.data.represent(batch.to(self.device))
+        for batch in self.data.test_dataloader():
+            yield self.data.represent(batch.to(self.device))
 
     def explained_batches(self, count: int | None) -> Iterator[Batch]:
         """Test clips spread evenly over the classes, a few at a time; all with ``count`` None."""
