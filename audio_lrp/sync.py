@@ -53,9 +53,13 @@ def main(args: Sequence[str] | None = None) -> None:
         UsageError: a mistake in the options.
         SystemExit: with code 0 after ``--help``.
     """
+    sync(_parser().parse_args(args).folders)
+
+
+def _parser() -> CommandParser:
     parser = CommandParser(
         prog="audio-lrp sync",
         description="Upload runs to W&B, also such as were made on another machine and copied here.",
     )
     parser.add_argument("folders", nargs="+", type=Path, metavar="FOLDER", help="a run's folder, or one of many runs")
-    sync(parser.parse_args(args).folders)
+    return parser

@@ -194,6 +194,7 @@ def test_server_that_dies_in_the_middle_of_a_run(
     wandb(*command[1:])
     assert len(server.only_run().values("val/accuracy")) == 3
     assert server.only_run().exit_code == 0
+    assert "W&B did not take the artifact checkpoint-" in printed.err
 
 
 @pytest.mark.slow

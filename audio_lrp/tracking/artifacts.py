@@ -8,6 +8,7 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
 from audio_lrp.tracking.record import CONFIG_FILENAME, run_folder
@@ -55,4 +56,8 @@ def _log(
     artifact = wandb.Artifact(name, type=kind, metadata=metadata)
     for inside, path in present.items():
         artifact.add_file(str(path), name=inside, policy="immutable", skip_cache=True)
-    run.log_artifact(artifact, aliases=aliases)
+    try:
+        run.log_artifact(artifact, aliases=aliases)
+    except wandb.Error as error:  # an online run asks the server before it takes an artifact
+        paths = ", ".join(map(str, present.values()))
+        rank_zero_warn(f"W&B did not take the artifact {name} ({error}); its files are kept: {paths}")
