@@ -38,6 +38,8 @@ def decode(path: Path) -> NDArray[np.float32]:
     samples = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
     if not len(samples):
         raise UnusableRecordingError("holds no samples")
+    if not np.isfinite(samples).all():  # float samples near the largest number overflow in the filter
+        raise UnusableRecordingError("holds samples far too loud to be sound")
     return samples
 
 
