@@ -98,7 +98,9 @@ def state_of(module: nn.Module) -> dict[str, Any]:
 def run_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Where the callback writes its files in these tests."""
     folder = tmp_path / "run"
-    monkeypatch.setattr("audio_lrp.callbacks.publishing.run_folder", lambda trainer: folder)
+    monkeypatch.chdir(tmp_path)
+    for module in ("publishing", "lrp"):
+        monkeypatch.setattr(f"audio_lrp.callbacks.{module}.run_folder", lambda trainer: folder)
     return folder
 
 
@@ -518,7 +520,7 @@ def test_relevance_of_silence_has_maps_but_no_time_frequency_form(make_data, run
 
 def test_without_pictures_there_are_curves_alone(make_data, run_folder):
     train(make_data(), LRPCallback(**SMALL | {"num_pictures": 0}), max_epochs=1)
-    assert {path.suffix for path in run_folder.rglob("*.*")} == {".csv", ".png"}
+    assert {path.suffix for path in run_folder.rglob("*.*")} == {".csv", ".npz", ".png"}
     assert len(list(run_folder.rglob("*.png"))) == 1
 
 

@@ -105,7 +105,7 @@ def test_from_start_to_end(corpus: Path, capsys: pytest.CaptureFixture[str]) -> 
     again = yaml.safe_load(printed_config(["fit", "--config", str(best)]))
     assert again == yaml.safe_load(best.read_text())
     assert again["trainer"]["callbacks"][0]["init_args"]["level"] == 0.75
-    assert again["run"] == {"root": "runs", "experiment": None, "test_after_fit": False}
+    assert again["run"] == {"root": "runs", "experiment": None, "test_after_fit": False, "artifacts": None}
     assert imread(folder / "parallel_coordinates.png").ndim == 3
 
     # W&B has the trials in one group; a pruned one has not failed.

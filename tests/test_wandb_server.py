@@ -95,7 +95,7 @@ def test_online_run(corpus: Path, server: WandbServer) -> None:
     folder = only_folder(Path("runs"))
     artifacts = {item["artifactTypeName"]: name for name, item in server.artifacts.items()}
     model = server.artifacts[artifacts["model"]]
-    assert [item["alias"] for item in model["aliases"]] == ["best", "latest"]
+    assert {item["alias"] for item in model["aliases"]} == {"best", "latest"}
     assert json.loads(model["metadata"])["metrics"] == {"val/accuracy": max(run.values("val/accuracy"))}
     best = folder / "checkpoints" / json.loads(model["metadata"])["file"]
     assert server.storage[f"artifacts/{artifacts['model']}/model.ckpt"] == best.read_bytes()
@@ -184,7 +184,8 @@ def test_server_that_dies_in_the_middle_of_a_run(
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
     monkeypatch.setattr(ServerCrash, "server", server, raising=False)
     options = [*tiny_run(corpus), *WANDB, "--trainer.max_epochs=3"]
-    assert exit_code("fit", *options, "--trainer.callbacks=test_wandb_server.ServerCrash") == 0
+    with pytest.warns(UserWarning, match="W&B did not take the artifact checkpoint-"):
+        assert exit_code("fit", *options, "--trainer.callbacks=test_wandb_server.ServerCrash") == 0
     printed = capfd.readouterr()
     (warning,) = [line for line in printed.err.splitlines() if line.startswith("audio-lrp: warning")]
     command = warning.split("to upload it: ")[1].split()
@@ -194,7 +195,6 @@ def test_server_that_dies_in_the_middle_of_a_run(
     wandb(*command[1:])
     assert len(server.only_run().values("val/accuracy")) == 3
     assert server.only_run().exit_code == 0
-    assert "W&B did not take the artifact checkpoint-" in printed.err
 
 
 @pytest.mark.slow
