@@ -21,7 +21,7 @@ from audio_lrp.search.sweep_file import Sweep, make_sweep, read_sweep
 FOLDER = Path(__file__).resolve().parents[1] / "sweeps"
 PATHS = sorted(FOLDER.glob("*.yaml"))
 NETWORKS = ("alexnet", "audionet")
-SAMPLES = 4
+SAMPLES = 2
 """Points tried of a sweep that has no end of them, beside the ends of all ranges."""
 
 

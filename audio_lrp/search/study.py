@@ -7,8 +7,11 @@ heartbeats, which its relational storages have and its journal files have not: h
 
 import copy
 import json
+import random
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,8 @@ GRACE = 120
 """Seconds of silence after which a worker is held for dead."""
 _MOST_RETRIES = 3
 """How often a trial is begun anew that takes its worker with it, e.g. by running out of memory."""
+
+_MOST_COLLISIONS = 10
 
 _DRIVERS = {"postgresql": "postgresql+psycopg", "postgres": "postgresql+psycopg", "mysql": "mysql+pymysql"}
 _CONTENT = "sweep"
@@ -136,13 +141,22 @@ def _storage(url: str, heartbeat: int, grace: int) -> RDBStorage:
         )
     # Several processes write into one SQLite file: each waits for its turn instead of failing.
     settings = {"connect_args": {"timeout": 60}} if driver == "sqlite" else {"pool_pre_ping": True}
-    return RDBStorage(
-        f"{_DRIVERS.get(driver, driver)}://{rest}",
-        engine_kwargs=settings,
-        heartbeat_interval=heartbeat,
-        grace_period=grace,
-        heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(_MOST_RETRIES),
-    )
+    for attempt in count(1):
+        try:
+            return RDBStorage(
+                f"{_DRIVERS.get(driver, driver)}://{rest}",
+                engine_kwargs=settings,
+                heartbeat_interval=heartbeat,
+                grace_period=grace,
+                heartbeat_stale_trial_callback=RetryHeartbeatStaleTrialCallback(_MOST_RETRIES),
+            )
+        except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
+            # Another machine begins the same sweep at this moment, and makes the tables.
+            collision = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)
+            if not collision or attempt == _MOST_COLLISIONS:
+                raise
+            time.sleep(random.uniform(0.2, 1.0))
+    raise AssertionError("unreachable")
 
 
 def _sampler(sweep: Sweep) -> BaseSampler:
