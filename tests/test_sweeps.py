@@ -21,7 +21,7 @@ from audio_lrp.search.sweep_file import Sweep, make_sweep, read_sweep
 FOLDER = Path(__file__).resolve().parents[1] / "sweeps"
 PATHS = sorted(FOLDER.glob("*.yaml"))
 NETWORKS = ("alexnet", "audionet")
-SAMPLES = 2
+SAMPLES = 1
 """Points tried of a sweep that has no end of them, beside the ends of all ranges."""
 
 
@@ -33,9 +33,8 @@ def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CHECKPOINT", "last.ckpt")
 
 
-@pytest.fixture
-def checkpoint() -> None:
-    """A checkpoint that holds its run's configuration and little else."""
+def write_checkpoint() -> None:
+    """Write a checkpoint that holds its run's configuration and little else."""
     config = printed_config(["fit", "--config", "audionet_digit", "--data.root=my corpus"])
     torch.save({"state_dict": {}, "audio_lrp": {"config": config}}, "last.ckpt")
 
@@ -46,10 +45,11 @@ def test_what_is_shipped() -> None:
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
-@pytest.mark.usefixtures("checkpoint")
 def test_every_point_is_a_valid_command(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     content = read_sweep(path)
     sweep = make_sweep(content)
+    if sweep.words[0] != "fit":
+        write_checkpoint()
     for point in points_of(sweep):
         command = agents_command(content["command"], point)
         assert command == ["/usr/bin/env", "audio-lrp", *sweep.arguments(point)]  # ours is W&B's
