@@ -21,7 +21,7 @@ from fake_corpus import ToneCorpus
 from torch import nn
 
 from audio_lrp.saved_network import load_network
-from audio_lrp.study import subject, training
+from audio_lrp.study import command, subject, training
 from audio_lrp.study.budget import SHIPPED, find_budget, load_budget
 from audio_lrp.study.corpora import find_corpus
 from audio_lrp.study.plan import Cell, Study
@@ -310,6 +310,14 @@ class TestRunning:
         assert exit_code("study", *options, *chosen, "--networks=alexnet") == 0
         assert not (cell / "failure.json").exists()
         assert json.loads((cell / "result.json").read_text())["validation_accuracy"] == 0.5
+
+    def test_workers_that_end_too_early_are_told_of(
+        self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setattr(command, "_work_in_processes", lambda *_: None)
+        chosen = ["--folds=0", "--tasks=digit", "--workers=2", f"--output={tmp_path / 'study'}"]
+        assert exit_code("study", *options, *chosen) == 1
+        assert "2 of 2 cells are left" in capsys.readouterr().err
 
 
 def read_steps(path: Path) -> set[int]:

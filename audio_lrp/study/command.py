@@ -140,11 +140,15 @@ def _tell(study: Study, cells: Sequence[Cell], began: float) -> None:
     """Say where the results lie and what is missing.
 
     Raises:
-        UserError: cells have failed.
+        UserError: cells have failed, or were left by workers that ended too early.
     """
     print(f"study: {study.folder}")
-    failed = [cell for cell in cells if not study.is_finished(cell) and has_failed(study.cell_folder(cell), began)]
-    busy = [cell for cell in cells if not study.is_finished(cell) and cell not in failed]
+    failed: list[Cell] = []
+    busy: list[Cell] = []
+    left: list[Cell] = []
+    for cell in (cell for cell in cells if not study.is_finished(cell)):
+        folder = study.cell_folder(cell)
+        (failed if has_failed(folder, began) else busy if claims.is_held(folder) else left).append(cell)
     if busy:
         names = ", ".join(cell.name for cell in busy)
         print(f"others still work on {names}: run the command again for the complete tables")
@@ -154,6 +158,11 @@ def _tell(study: Study, cells: Sequence[Cell], began: float) -> None:
             f"{len(failed)} of {len(cells)} cells failed, the first of them {failed[0].name} "
             f"({read_json(folder / FAILURE)['reason']}; see {folder / 'cell.log'}): mend the cause and run the command "
             "again, which repeats failed cells alone"
+        )
+    if left:
+        raise UserError(
+            f"{len(left)} of {len(cells)} cells are left: workers ended too early, {study.folder / 'workers'} holds what "
+            "they printed; run the command again, perhaps with fewer --workers"
         )
 
 
