@@ -161,8 +161,8 @@ def _tell(study: Study, cells: Sequence[Cell], began: float) -> None:
         )
     if left:
         raise UserError(
-            f"{len(left)} of {len(cells)} cells are left: workers ended too early, {study.folder / 'workers'} holds what "
-            "they printed; run the command again, perhaps with fewer --workers"
+            f"{len(left)} of {len(cells)} cells are left: workers ended too early, {study.folder / 'workers'} holds "
+            "what they printed; run the command again, perhaps with fewer --workers"
         )
 
 
