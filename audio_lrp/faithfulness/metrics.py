@@ -62,7 +62,7 @@ class Faithfulness(Metric):
         transform: STFT | None = None,
         quantity: Quantity = "probability",
         seed: int = 0,
-        chunk_size: int = 64,
+        chunk_size: int = 16,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)

@@ -12,11 +12,11 @@ import os
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch: fewer page faults
 
 import argparse
-import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import find_spec
+from pathlib import Path
 
 import torch
 from attribution import NETWORKS, load, times
@@ -117,7 +117,9 @@ def print_peak(network: nn.Module, value: Tensor, points: int, chunk_size: int) 
     perturbation_curves(
         network, value, target, torch.randn_like(value), orders=ORDERS, fractions=grid(points), chunk_size=chunk_size
     )
-    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+    # Not getrusage: its maximum includes that of the process which started this one.
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    print(int(line.split()[1]) // 1024)
 
 
 def inputs(network: nn.Module, examples: int, device: str) -> Tensor:
@@ -130,7 +132,7 @@ def main() -> None:
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--examples", type=int, default=100)
     parser.add_argument("--attributed", type=int, default=8, help="examples for MPRT and max-sensitivity")
-    parser.add_argument("--chunk_size", type=int, default=64)
+    parser.add_argument("--chunk_size", type=int, default=16)
     parser.add_argument("--repetitions", type=int, default=3)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--memory", action="store_true", help="peak memory as well")
