@@ -305,6 +305,11 @@ def test_bars_add_up_on_either_side() -> None:
     assert minus == pytest.approx(two - minus_wide, abs=0.2)
 
 
+def test_scores_are_read_back_from_files(trained: Path) -> None:
+    names = {"aopc_morf", "aopc_lerf", "aopc_random", "aopc_amplitude", "srg", "relevance_mass"}
+    assert {*read_run(trained).log.explanations[-1].scores} == names
+
+
 @pytest.fixture(scope="module")
 def wandb_run(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The run as if it had been logged to W&B: under the keys of the callbacks, offline."""

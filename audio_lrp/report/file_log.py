@@ -47,7 +47,7 @@ def _explanations(folder: Path, is_test: bool, problems: list[str]) -> list[Logg
         LoggedExplanation(
             step,
             is_test,
-            _scores(_rows(named.get("aopc.csv"), problems)),
+            _scores(_rows(named.get("scores.csv"), problems)),
             _rows(named.get("perturbation.csv"), problems),
             _clips(named),
             _rows(named.get("conservation.csv"), problems),
@@ -57,8 +57,8 @@ def _explanations(folder: Path, is_test: bool, problems: list[str]) -> list[Logg
 
 
 def _scores(rows: Sequence[Mapping[str, str]]) -> dict[str, float]:
-    """The areas by order, under the names they have in W&B."""
-    return {f"aopc_{row['order']}": float(row["aopc"]) for row in rows}
+    """The scores by the names they have in W&B."""
+    return {row["score"]: float(row["value"]) for row in rows}
 
 
 def _clips(named: Mapping[str, Path]) -> list[LoggedClip]:
