@@ -1,5 +1,8 @@
 """A training that was interrupted goes on as if it never had been."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,3 +119,18 @@ def test_another_root_begins_a_new_run(corpus: Path) -> None:
     assert exit_code("fit", f"--config={folder}/config.yaml", "--ckpt_path=last", "--run.root=second") == 0
     assert only_folder(Path("second"))
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == before
+
+
+@pytest.mark.slow
+def test_two_processes(corpus: Path) -> None:
+    def fit(*arguments: str) -> int:
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "audio_lrp", "fit", *arguments]
+        return subprocess.run(command, check=False, capture_output=True, env=environment, timeout=300).returncode
+
+    two = [*options(corpus, EVERY_STEP, "--data.batch_size=2"), "--trainer.strategy=ddp", "--trainer.devices=2"]
+    assert fit(*two, "--run.root=whole") == 0
+    assert fit(*two, "--run.root=first", "--trainer.callbacks+=test_resume.Crash", "--trainer.callbacks.step=7") == 1
+    folder = only_folder(Path("first"))
+    assert fit(f"--config={folder}/config.yaml", "--trainer.callbacks.step=-1", "--ckpt_path=last") == 0
+    assert_same_end(folder, only_folder(Path("whole")))
