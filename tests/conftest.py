@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+collect_ignore = ["benchmarks", "plugin"]  # run by hand; installed by a test
+
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 

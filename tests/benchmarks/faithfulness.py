@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import torch
-from attribution import NETWORKS, load, times
+from attribution import NETWORKS, Timer, load
 from torch import Tensor, nn
 
 from audio_lrp.faithfulness import LRP, ORDERS, max_sensitivity, parameter_randomization, perturbation_curves
@@ -98,7 +98,8 @@ def attribution_works(network: nn.Module, value: Tensor) -> Iterator[tuple[str, 
 
 def compare(works: Iterator[tuple[str, Callable[[], object]]], repetitions: int, device: str) -> None:
     """One row per work: its time over that of the last that only passes forward or attributes."""
-    taken = times(dict(works), repetitions, device)
+    timer = Timer(dict(works), repetitions, device)
+    taken = timer.cpu if device == "cpu" else timer.wall
     unit = 0.0
     for name, seconds in taken.items():
         unit = seconds if "forward passes" in name or "attributions" in name else unit
