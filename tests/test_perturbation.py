@@ -293,7 +293,7 @@ REFUSED = [
     ({"unit": 0}, "unit is 0"),
     ({"unit": Frames()}, "Frames divide spectrograms"),
     ({"chunk_size": 0}, "chunk_size is 0"),
-    ({"predict": lambda values: values}, "predict returned shape \\[26, 1, 8\\]"),
+    ({"predict": lambda values: values}, "predict returned shape \\[16, 1, 8\\]"),
 ]
 
 
