@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Any
-from zipfile import is_zipfile
+from zipfile import BadZipFile, is_zipfile
 
 import torch
 
@@ -17,7 +17,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: give the path of a .ckpt file")
-    if not is_zipfile(path):
+    try:
+        is_archive = is_zipfile(path)
+    except BadZipFile:  # damaged in the records at its end, which say how many parts the archive has
+        is_archive = False
+    if not is_archive:
         raise UserError(f"{path} is no checkpoint: give a .ckpt file that audio-lrp fit has written")
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)

@@ -54,7 +54,7 @@ def test_wheel(tmp_path: Path) -> None:
         f"audio_lrp/{file.relative_to(REPOSITORY).as_posix().removeprefix('audio_lrp/')}"
         for folder in ("audio_lrp", "callbacks", "configs")
         for file in (REPOSITORY / folder).rglob("*")
-        if file.suffix in (".py", ".yaml", ".typed")
+        if file.suffix in (".py", ".yaml", ".typed", ".html", ".css")
     }
     assert {name for name in names if ".dist-info/" not in name} == expected
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
