@@ -43,12 +43,12 @@ class FiniteLossCallback(Callback):
 
     def _recordings(self, trainer: L.Trainer) -> str:
         """The batch's recordings, those first whose input is not finite."""
-        corpus = getattr(getattr(trainer, "datamodule", None), "corpus", None)
-        if corpus is None or not isinstance(self._batch, Batch):
+        recording = getattr(getattr(trainer, "datamodule", None), "recording", None)
+        if recording is None or not isinstance(self._batch, Batch):
             return "a batch of unknown recordings"
         finite = self._batch.input.flatten(start_dim=1).isfinite().all(dim=1)
         index = self._batch.index if finite.all() else self._batch.index[~finite]
-        names = [corpus.recordings[position].path.name for position in index.tolist()]
+        names = [recording(position).path.name for position in index.tolist()]
         rest = f" and {len(names) - _MOST_NAMED} others" if len(names) > _MOST_NAMED else ""
         fault = "the batch of" if finite.all() else "inputs that are no numbers, of"
         return f"{fault} {', '.join(names[:_MOST_NAMED])}{rest}"

@@ -64,3 +64,7 @@ class Corpus(ABC):
     def published_folds(self, task: TaskName) -> tuple[Fold, ...] | None:
         """The folds published for this corpus and task, or ``None`` where there are none that fit the files found."""
         return None
+
+    def shares_speakers(self, other: "Corpus") -> bool:
+        """Whether somebody may speak in both corpora; the same folder's speakers do, for example."""
+        return self.root.resolve() == other.root.resolve()

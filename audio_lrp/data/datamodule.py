@@ -1,6 +1,7 @@
 """The LightningDataModule of every corpus: task, fold, representation, placement."""
 
 import os
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import lightning as L
@@ -11,11 +12,12 @@ from torch.utils.data import DataLoader, DistributedSampler
 from audio_lrp.data.augmentation import Augmentation
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.cache import LongClipPolicy, PackedClips
-from audio_lrp.data.corpus import Corpus, TaskName
+from audio_lrp.data.corpus import Corpus, Recording, TaskName
 from audio_lrp.data.dataset import ClipDataset
+from audio_lrp.data.joined import JoinedDataset
 from audio_lrp.data.placement import place, placement_offsets
 from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, SpectrogramScale, Waveform
-from audio_lrp.data.splits import SplitName, split_recordings
+from audio_lrp.data.splits import SplitName, require_labels, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.data.training_loader import ResumableLoader, seed_batch
 from audio_lrp.errors import UserError
@@ -49,6 +51,9 @@ class CorpusDataModule(L.LightningDataModule):
         cache_dir: where the packed recordings are kept: a folder, ``"beside"`` the corpus, or ``None`` for the
             user's cache folder.
         augmentations: random changes to training clips, applied in this order.
+        training_corpora: further corpora, all of whose recordings are trained on as well, for example
+            :class:`~audio_lrp.data.SyntheticDigits`, whose many voices help where a corpus has few; validation and
+            test are of ``corpus`` alone.
     """
 
     def __init__(
@@ -66,6 +71,7 @@ class CorpusDataModule(L.LightningDataModule):
         long_clips: LongClipPolicy = "energy",
         cache_dir: str | None = None,
         augmentations: list[Augmentation] | None = None,
+        training_corpora: list[Corpus] | None = None,
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -97,8 +103,16 @@ class CorpusDataModule(L.LightningDataModule):
         self.long_clips: LongClipPolicy = long_clips
         self.cache_dir = cache_dir
         self.augmentations = augmentations or []
-        self._clips: PackedClips | None = None
+        self.training_corpora = training_corpora or []
+        for further in self.training_corpora:
+            if further.shares_speakers(corpus):
+                raise UserError(
+                    f"data.training_corpora: {further.name} at {further.root} may have speakers of the validation and "
+                    f"test of {corpus.name} at {corpus.root}, whose accuracy would mean nothing then: take it out"
+                )
+        self._clips: list[PackedClips] = []
         self.splits: dict[SplitName, ClipDataset] = {}
+        self._joined: JoinedDataset | None = None
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -119,32 +133,70 @@ class CorpusDataModule(L.LightningDataModule):
         """
         self.corpus.prepare()
         split_recordings(self.corpus, self.task, self.fold, self.num_folds)
+        for further in self.training_corpora:
+            further.prepare()
+            require_labels(further, self.task, further.recordings)
         self._clips = self._open_clips()
-        self._clips.window(self.long_clips)
+        for clips in self._clips:
+            clips.window(self.long_clips)
 
-    def _open_clips(self) -> PackedClips:
-        paths = [recording.path for recording in self.corpus.recordings]
-        return PackedClips.open(self.corpus.name, self.corpus.root, paths, cache_dir=self.cache_dir)
+    def _open_clips(self) -> list[PackedClips]:
+        return [
+            PackedClips.open(
+                corpus.name, corpus.root, [item.path for item in corpus.recordings], cache_dir=self.cache_dir
+            )
+            for corpus in (self.corpus, *self.training_corpora)
+        ]
 
     def setup(self, stage: str) -> None:
         """Choose the clips of every split."""
         if self.splits:
             return
-        recordings = self.corpus.recordings
         chosen = split_recordings(self.corpus, self.task, self.fold, self.num_folds)
-        clips = self._clips or self._open_clips()  # opened before where this process prepared the data
-        speakers = {name: number for number, name in enumerate(sorted({item.speaker for item in recordings}))}
+        self._clips = self._clips or self._open_clips()  # opened before where this process prepared the data
         # Files lie in the order of speakers and digits; a few training batches alone should hold all classes.
         np.random.default_rng(self.seed).shuffle(chosen["train"])
         for name, index in chosen.items():
-            labels = [self.task.label(recordings[position]) for position in index]
-            self.splits[name] = ClipDataset(
-                clips,
-                index=np.asarray(index, dtype=np.int64),
-                label=np.asarray(labels, dtype=np.int64),
-                speaker=np.asarray([speakers[recordings[position].speaker] for position in index], dtype=np.int64),
-                long_clips=self.long_clips,
-            )
+            self.splits[name] = self._dataset(self.corpus, self._clips[0], index)
+        if self.training_corpora:
+            self._joined = self._join(self.splits["train"])
+
+    def _join(self, training: ClipDataset) -> JoinedDataset:
+        corpora = [self.corpus, *self.training_corpora]
+        further = [
+            self._dataset(corpus, clips, range(len(corpus.recordings)))
+            for corpus, clips in zip(corpora[1:], self._clips[1:], strict=True)
+        ]
+        return JoinedDataset(
+            [training, *further],
+            num_recordings=[len(corpus.recordings) for corpus in corpora],
+            num_speakers=[len({item.speaker for item in corpus.recordings}) for corpus in corpora],
+        )
+
+    def _dataset(self, corpus: Corpus, clips: PackedClips, index: Sequence[int]) -> ClipDataset:
+        recordings = corpus.recordings
+        speakers = {name: number for number, name in enumerate(sorted({item.speaker for item in recordings}))}
+        labels = [self.task.label(recordings[position]) for position in index]
+        return ClipDataset(
+            clips,
+            index=np.asarray(index, dtype=np.int64),
+            label=np.asarray(labels, dtype=np.int64),
+            speaker=np.asarray([speakers[recordings[position].speaker] for position in index], dtype=np.int64),
+            long_clips=self.long_clips,
+        )
+
+    @property
+    def training_clips(self) -> ClipDataset | JoinedDataset:
+        """All clips that are trained on: those of the split, and those of the further corpora."""
+        return self._joined or self.splits["train"]
+
+    def recording(self, index: int) -> Recording:
+        """The recording that a batch names by ``index``: of the corpus, or of the further ones trained on."""
+        for corpus in (self.corpus, *self.training_corpora):
+            if index < len(corpus.recordings):
+                return corpus.recordings[index]
+            index -= len(corpus.recordings)
+        raise IndexError("no corpus of this data module has so many recordings")
 
     def _loader(self, split: SplitName) -> DataLoader[Batch]:
         settings: dict[str, Any] = {
@@ -157,7 +209,7 @@ class CorpusDataModule(L.LightningDataModule):
         if split != "train":
             return DataLoader(self.splits[split], **settings)
         order = self._training_order()
-        return ResumableLoader(self.splits[split], sampler=order, first_batch=self._batches_done, **settings)
+        return ResumableLoader(self.training_clips, sampler=order, first_batch=self._batches_done, **settings)
 
     def _batches_done(self) -> int:
         """How many batches of the epoch training has behind it: more than 0 when it begins in the middle of one."""
@@ -166,7 +218,7 @@ class CorpusDataModule(L.LightningDataModule):
     def _training_order(self) -> DistributedSampler[Batch]:
         """An order that depends on seed and epoch alone, also in a training that was taken up again."""
         processes, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        return DistributedSampler(self.splits["train"], processes, rank, shuffle=True, seed=self.seed)
+        return DistributedSampler(self.training_clips, processes, rank, shuffle=True, seed=self.seed)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Copy from page-locked memory without waiting."""
@@ -250,8 +302,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     def signals(self, batch: Batch) -> torch.Tensor:
         """The signals behind the network inputs of `examples`: placed clips in int16 scale, on the CPU [B, 8000]."""
-        clips = next(iter(self.splits.values())).clips
-        samples, _ = clips.gather(batch.index.cpu().numpy(), self.long_clips)
+        samples, _ = self._clips[0].gather(batch.index.cpu().numpy(), self.long_clips)
         return place(torch.from_numpy(samples), batch.offset.cpu())
 
 

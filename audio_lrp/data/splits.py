@@ -1,5 +1,6 @@
 """Which recordings of a corpus train, validate and test, for one task and one fold."""
 
+from collections.abc import Sequence
 from typing import Literal
 
 from audio_lrp.data.corpus import Corpus, Recording
@@ -65,13 +66,18 @@ def split_recordings(corpus: Corpus, task: Task, fold: int, num_folds: int | Non
         name: [position for position, recording in enumerate(recordings) if recording.speaker in speakers]
         for name, speakers in members.items()
     }
-    _check_labels(corpus, task, [recordings[position] for index in splits.values() for position in index])
+    require_labels(corpus, task, [recordings[position] for index in splits.values() for position in index])
     for name, index in splits.items():
         _check_classes(corpus, task, fold, name, [recordings[position] for position in index])
     return splits
 
 
-def _check_labels(corpus: Corpus, task: Task, used: list[Recording]) -> None:
+def require_labels(corpus: Corpus, task: Task, used: Sequence[Recording]) -> None:
+    """Make sure that the recordings used have the task's labels.
+
+    Raises:
+        UserError: some have none; it names their speakers.
+    """
     unlabelled = sorted({recording.speaker for recording in used if task.label(recording) is None})
     if unlabelled:
         raise UserError(

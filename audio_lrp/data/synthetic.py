@@ -137,6 +137,10 @@ class SyntheticDigits(Corpus):
             raise UserError(f"no synthetic digits have been generated in {self.root}: call prepare() first")
         return AudioMNIST(self.root).scan()
 
+    def shares_speakers(self, other: Corpus) -> bool:
+        """Synthetic speakers are drawn from the same voices, whatever the arguments."""
+        return isinstance(other, SyntheticDigits) or super().shares_speakers(other)
+
     def _stamp(self) -> dict[str, str | int]:
         """All that determines the recordings."""
         return {
