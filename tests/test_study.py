@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +12,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import soundfile
@@ -74,6 +76,15 @@ class TinyPicture(nn.Sequential):
         super().__init__(
             nn.Conv2d(1, 4, 15, stride=8), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(144, num_classes)
         )
+
+
+class Weights(L.Callback):
+    """Keeps the weights after every step."""
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *_: Any) -> None:
+        folder = Path(trainer.checkpoint_callback.dirpath).parent / "weights"
+        folder.mkdir(exist_ok=True)
+        torch.save(pl_module.network.state_dict(), folder / f"{trainer.global_step}.pt")
 
 
 def in_this_process(arguments: list[str], log: Any, claim: Any) -> int:
@@ -262,6 +273,53 @@ class TestRunning:
         with np.load(cell / "perturbation.npz") as outcomes:
             assert outcomes["accuracy"].shape == (5, 20, len(BUDGET["fractions"]))
 
+    def test_averaged_weights_are_kept_and_go_on_after_an_interruption(
+        self, corpus: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The best checkpoint holds what was validated; the last one shows that the average goes on after two steps."""
+        decay = 0.5
+        average = {"class_path": "EMAWeightAveraging", "init_args": {"decay": decay}}
+        read = training.read_recipe
+        cell = tmp_path / "study" / "cells" / "audionet-digit-fold0"
+
+        def averaging(of: Cell) -> dict[str, Any]:
+            recipe = read(of)
+            others = (item for item in recipe["trainer"]["callbacks"] if item["class_path"] != "EMAWeightAveraging")
+            recipe["trainer"]["callbacks"] = [average, *others]
+            return recipe
+
+        def interrupted_once(arguments: list[str], log: Any, claim: Any) -> int:
+            watched = [*arguments, "--trainer.callbacks+=test_study.Weights"]
+            if "--ckpt_path" not in arguments[-1]:
+                in_this_process([*watched, "--trainer.max_steps=2"], log, claim)
+                raise KeyboardInterrupt
+            code = in_this_process(watched, log, claim)
+            shutil.copy(cell / "checkpoints" / "last.ckpt", tmp_path)  # the study removes it
+            return code
+
+        def assert_averaged(checkpoint: dict[str, Any]) -> None:
+            numbers = range(1, checkpoint["global_step"] + 1)
+            steps = [torch.load(cell / "weights" / f"{number}.pt", weights_only=True) for number in numbers]
+            for name, last in steps[-1].items():
+                mean = steps[0][name]
+                for weights in steps[1:]:
+                    mean = decay * mean + (1 - decay) * weights[name]
+                saved = checkpoint["state_dict"][f"network.{name}"]
+                torch.testing.assert_close(saved, mean, rtol=1e-5, atol=1e-7)
+                assert (saved - last).abs().max() > 1e-5
+
+        monkeypatch.setattr(training, "read_recipe", averaging)
+        monkeypatch.setattr(training, "run_supervised", interrupted_once)
+        chosen = ["--networks=audionet", "--tasks=digit", "--folds=0", f"--output={tmp_path / 'study'}"]
+        assert exit_code("study", *options, *chosen) == 130
+        assert exit_code("study", *options, *chosen) == 0
+        last = torch.load(tmp_path / "last.ckpt", weights_only=True)
+        assert last["global_step"] == 4
+        assert_averaged(last)
+        best = torch.load(cell / "checkpoints" / "best.ckpt", weights_only=True)
+        assert_averaged(best)
+        assert not {"optimizer_states", "current_model_state"} & best.keys()
+
     def test_a_damaged_last_checkpoint_is_not_gone_on_from(self, options: list[str], tmp_path: Path) -> None:
         last = tmp_path / "study" / "cells" / "alexnet-digit-fold0" / "checkpoints" / "last.ckpt"
         last.parent.mkdir(parents=True)
@@ -352,6 +410,10 @@ class TestSettings:
             assert settings["trainer"][name] == recipe["trainer"][name]
         assert settings["data"]["init_args"]["batch_size"] == recipe["data"]["init_args"]["batch_size"]
         assert settings["data"]["init_args"]["fold"] == 2
+        names = [item["class_path"] for item in recipe["trainer"]["callbacks"]]
+        kept = [item["class_path"] for item in settings["trainer"]["callbacks"]]
+        assert kept == [name for name in names if name not in ("LRPCallback", "ConfusionMatrixCallback")]
+        assert len(kept) < len(names)
 
     def test_a_budget_of_ones_own_is_checked(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         path = tmp_path / "mine.yaml"

@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 import yaml
 
 import audio_lrp.configs
@@ -18,8 +19,10 @@ LOG: Final = "cell.log"
 BEST: Final = "checkpoints/best.ckpt"
 LAST: Final = "checkpoints/last.ckpt"
 
-_KEPT_CALLBACKS: Final = ("ModelCheckpoint", "LearningRateMonitor")
-"""The recipes' other callbacks explain during the training; a study explains what comes out, and more of it."""
+_LEFT_OUT: Final = ("LRPCallback", "ConfusionMatrixCallback")
+"""Callbacks that explain or draw during the training; a study does so with what comes out, and more of it."""
+_RESUMPTION: Final = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "current_model_state")
+"""Parts of a checkpoint that only a training to be taken up again needs; they are four fifths of it."""
 _LOGGED_EVERY: Final = 10
 _CHECK_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 20.0
@@ -60,15 +63,20 @@ def fit_settings(study: Study, cell: Cell) -> dict[str, Any]:
             "class_path": "lightning.pytorch.loggers.CSVLogger",
             "init_args": {"name": "", "version": "", "flush_logs_every_n_steps": _LOGGED_EVERY},
         },
-        "callbacks": [item for item in trainer["callbacks"] if item["class_path"] in _KEPT_CALLBACKS],
+        "callbacks": [item for item in trainer["callbacks"] if _class_name(item) not in _LEFT_OUT],
     }
     for callback in trainer["callbacks"]:
-        if callback["class_path"] == "ModelCheckpoint":
+        if _class_name(callback) == "ModelCheckpoint":
             # The same folder and names for a training that is taken up again: Lightning forgets the best otherwise.
             callback["init_args"] |= {"dirpath": str(folder / "checkpoints"), "enable_version_counter": False}
             if "monitor" in callback["init_args"]:
-                callback["init_args"] |= {"filename": Path(BEST).stem, "save_weights_only": True}
+                # Averaged weights, those that were validated, are saved in whole checkpoints alone; see keep_weights.
+                callback["init_args"] |= {"filename": Path(BEST).stem, "save_weights_only": False}
     return settings
+
+
+def _class_name(item: dict[str, Any]) -> str:
+    return str(item["class_path"]).rpartition(".")[2]
 
 
 def train(study: Study, cell: Cell, claim: Claim) -> None:
@@ -96,6 +104,14 @@ def train(study: Study, cell: Cell, claim: Claim) -> None:
             raise TrainingFailedError(last_line(folder / LOG))
     if not (folder / BEST).is_file():
         raise TrainingFailedError(f"it left no {folder / BEST}")
+    keep_weights(folder / BEST)
+
+
+def keep_weights(path: Path) -> None:
+    """Take out of a checkpoint what only a training to be taken up again needs."""
+    content = read_checkpoint(path)
+    with replacing(path) as temporary:
+        torch.save({name: value for name, value in content.items() if name not in _RESUMPTION}, temporary)
 
 
 def run_supervised(arguments: list[str], log: Any, claim: Claim) -> int:
