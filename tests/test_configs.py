@@ -11,6 +11,7 @@ from command_line import exit_code, only_folder, tiny_run
 
 from audio_lrp.cli.config_files import find_config, shipped_configs
 from audio_lrp.cli.lightning_cli import AudioLRPCLI
+from audio_lrp.data.synthetic import SyntheticDigits
 from audio_lrp.errors import UsageError
 
 CONFIGS = shipped_configs()
@@ -50,7 +51,14 @@ class TestNames:
             for recipe in ("", "_paper")
         ]
         assert {"quickstart", *networks} <= set(EXPERIMENTS)
-        assert {"trainer/cpu", "trainer/gpu", "trainer/ddp", "debug/fast_dev_run", "debug/overfit"} <= set(VARIANTS)
+        assert {
+            "trainer/cpu",
+            "trainer/gpu",
+            "trainer/ddp",
+            "debug/fast_dev_run",
+            "debug/overfit",
+            "data/synthetic_voices",
+        } <= set(VARIANTS)
 
     def test_path_wins_over_name(self, tmp_path: Path) -> None:
         assert find_config("quickstart") == find_config("quickstart.yaml") == CONFIGS["quickstart"]
@@ -171,6 +179,13 @@ class TestVariants:
             "trainer/ddp": {"strategy": "ddp", "devices": 2},
         }
         assert trainer.items() >= expected[name].items()
+
+    def test_synthetic_voices_train_beside_the_corpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        cli = instantiated(
+            monkeypatch, "fit", "--config=audionet_digit", "--config=data/synthetic_voices", "--data.root=corpus"
+        )
+        (further,) = cli.datamodule.training_corpora
+        assert (type(further), further.speakers, further.repetitions) == (SyntheticDigits, 200, 1)
 
 
 def checkpoints_of(name: str) -> list[str]:

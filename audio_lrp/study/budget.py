@@ -6,6 +6,7 @@ from typing import Final
 
 import jsonargparse
 
+from audio_lrp.data.synthetic import MAX_SPEAKERS
 from audio_lrp.errors import UsageError
 from audio_lrp.faithfulness.curves import check_fractions
 from audio_lrp.faithfulness.methods import METHODS
@@ -46,6 +47,8 @@ class Budget:
         random_orders: random orders of removal that are averaged.
         competitors: attribution methods besides LRP by whose relevance clips are removed as well.
         synthetic: size of the synthetic corpus.
+        synthetic_voices: synthetic speakers whose digits, one recording of each, are trained on beside the corpus's
+            own; the synthetic corpus goes without.
     """
 
     steps: dict[str, int]
@@ -57,6 +60,7 @@ class Budget:
     random_orders: int
     competitors: list[str]
     synthetic: SyntheticSize
+    synthetic_voices: int = 0
 
 
 def find_budget(name: str) -> Path:
@@ -97,5 +101,9 @@ def load_budget(path: Path) -> Budget:
         raise UsageError(
             f"the budget {path} has {budget.steps[wrong[0]]} steps for {wrong[0]}: pass a multiple of validate_every "
             f"({budget.validate_every}), so that the last step is validated"
+        )
+    if budget.synthetic_voices and not 2 <= budget.synthetic_voices <= MAX_SPEAKERS:
+        raise UsageError(
+            f"the budget {path} has {budget.synthetic_voices} synthetic_voices: give 0, or 2 to {MAX_SPEAKERS}"
         )
     return budget

@@ -10,6 +10,7 @@ import yaml
 
 import audio_lrp.configs
 from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.data import SyntheticDigits
 from audio_lrp.errors import UserError
 from audio_lrp.study.claims import Claim
 from audio_lrp.study.plan import Cell, Study
@@ -50,6 +51,7 @@ def fit_settings(study: Study, cell: Cell) -> dict[str, Any]:
         "fold": cell.fold,
         "num_folds": study.num_folds(cell.task),
         "batch_size": budget.batch_size,
+        "training_corpora": _further_corpora(study),
     }
     trainer = settings["trainer"]
     trainer |= {
@@ -73,6 +75,13 @@ def fit_settings(study: Study, cell: Cell) -> dict[str, Any]:
                 # Averaged weights, those that were validated, are saved in whole checkpoints alone; see keep_weights.
                 callback["init_args"] |= {"filename": Path(BEST).stem, "save_weights_only": False}
     return settings
+
+
+def _further_corpora(study: Study) -> list[dict[str, Any]]:
+    voices = study.budget.synthetic_voices
+    if voices == 0 or isinstance(study.corpus.corpus, SyntheticDigits):
+        return []
+    return [{"class_path": "SyntheticDigits", "init_args": {"speakers": voices, "repetitions": 1}}]
 
 
 def _class_name(item: dict[str, Any]) -> str:

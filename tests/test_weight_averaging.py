@@ -1,0 +1,82 @@
+"""The average of the weights during a training."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.demos.boring_classes import BoringModel
+from torch import Tensor
+
+from audio_lrp.callbacks import WeightAveragingCallback
+from audio_lrp.errors import UserError
+
+
+def weights_of(module: L.LightningModule) -> Tensor:
+    return module.layer.weight.detach().double().clone()
+
+
+class Weights(Callback):
+    """Remembers the weights after every step, and those that are validated."""
+
+    def __init__(self) -> None:
+        self.steps: list[Tensor] = []
+        self.validated: list[Tensor] = []
+
+    def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+        self.steps.append(weights_of(pl_module))
+
+    def on_validation_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+        self.validated.append(weights_of(pl_module))
+
+
+def running_average(weights: list[Tensor], decay: float) -> Iterator[Tensor]:
+    """The formula of the docstring, by hand."""
+    average = weights[0]
+    yield average
+    for updates, current in enumerate(weights[1:], start=1):
+        share = min(decay, (1 + updates) / (10 + updates))
+        average = share * average + (1 - share) * current
+        yield average
+
+
+@pytest.mark.parametrize("decay", [0.3, 0.99])
+def test_validation_has_the_average(tmp_path: Path, decay: float) -> None:
+    weights = Weights()
+    trainer = L.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_epochs=3,
+        limit_train_batches=8,
+        limit_val_batches=1,
+        num_sanity_val_steps=0,
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[WeightAveragingCallback(decay, update_every_n_steps=2), weights],
+    )
+    module = BoringModel()
+    trainer.fit(module)
+    averages = list(running_average(weights.steps[::2], decay))
+    for epoch, validated in enumerate(weights.validated):
+        torch.testing.assert_close(validated, averages[4 * epoch + 3], rtol=1e-6, atol=1e-7)
+    # after the training the module has the average, too
+    torch.testing.assert_close(weights_of(module), averages[-1], rtol=1e-6, atol=1e-7)
+
+
+def test_beginnings_are_forgotten() -> None:
+    callback = WeightAveragingCallback(decay=0.98)
+    share = torch.tensor(1.0)
+    for updates in range(1, 40):
+        share = callback.average(share, torch.tensor(0.0), updates)
+    assert share < 1e-6  # with a constant decay 0.45
+
+
+@pytest.mark.parametrize("arguments", [{"decay": 1.0}, {"decay": -0.1}, {"update_every_n_steps": 0}])
+def test_ranges(arguments: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match="needs a decay from 0 to below 1"):
+        WeightAveragingCallback(**arguments)
