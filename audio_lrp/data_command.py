@@ -27,6 +27,8 @@ from audio_lrp.data.inspection import (
 from audio_lrp.data.listing import wav_names
 from audio_lrp.tracking.files import replacing
 
+_MEND = "choose another place with --output"
+
 
 def main(args: Sequence[str] | None = None) -> None:
     """Run the command line ``audio-lrp data``.
@@ -79,13 +81,13 @@ def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
     summary = _summary(corpus, sounds)
     print(f"{folder}: {summary}")
     print(_table(faults))
-    with replacing(output / "faults.csv") as path, path.open("w", newline="") as file:
+    with replacing(output / "faults.csv", _MEND) as path, path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerows([("fault", "place", "detail"), *((f.kind, f.place, f.detail) for f in faults)])
-    with replacing(output / "corpus.png") as path:
+    with replacing(output / "corpus.png", _MEND) as path:
         _picture(corpus, sounds, f"{folder.resolve().name}: {summary}", path)
     excluded = worth_excluding(faults)
-    with replacing(output / "exclude.yaml") as path:
+    with replacing(output / "exclude.yaml", _MEND) as path:
         write_exclusions(path, excluded, folder.resolve().name)
     print(f"all faults: {output / 'faults.csv'}\npicture:    {output / 'corpus.png'}")
     if excluded:

@@ -1,4 +1,11 @@
-"""The one exception that stands for a mistake the user can mend."""
+"""The one exception that stands for a mistake the user can mend, and what is said of files that cannot be written."""
+
+import errno
+from pathlib import Path
+from typing import Final
+
+NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+"""The disk is full, the user's share of it, or a file has reached the longest that is allowed."""
 
 
 class UserError(Exception):
@@ -20,3 +27,16 @@ class UsageError(UserError):
     def __init__(self, message: str, option: str | None = None) -> None:
         super().__init__(message)
         self.option = option
+
+
+def not_writable(path: Path | str, error: OSError, mend: str = "choose another folder") -> UserError:
+    """The error for a file or folder that cannot be written, or not whole.
+
+    Args:
+        path: what cannot be written.
+        error: why.
+        mend: what the user can do, beside freeing space where that is what is missing.
+    """
+    full = error.errno in NO_SPACE
+    reason, hint = ("the disk is full", f"free space there, or {mend}") if full else ("it cannot be written", mend)
+    return UserError(f"{path}: {reason} ({error.strerror or error}); {hint}")

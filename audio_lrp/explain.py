@@ -26,7 +26,7 @@ from audio_lrp.attribution.audible import audible_explanations, write_wav
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
 from audio_lrp.data.decode import UnusableRecordingError, decode
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UserError, not_writable
 from audio_lrp.explain_inputs import AudioFile, Window, find_audio_files, windows
 from audio_lrp.explain_page import ExplainedRecording, ExplainedWindow, page
 from audio_lrp.figures import waveform_relevance
@@ -300,10 +300,7 @@ def _new_folder(output: Path) -> Iterator[Path]:
         yield temporary
         temporary.replace(output)
     except OSError as error:
-        raise UserError(
-            f"the explanations cannot be written to {output} ({error.strerror or error}): "
-            "choose another place with --output"
-        ) from error
+        raise not_writable(output, error, "choose another place with --output") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

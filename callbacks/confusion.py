@@ -10,6 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
+from audio_lrp.callbacks.isolation import OnError, surviving
 from audio_lrp.callbacks.publishing import write_image, write_rows
 from audio_lrp.errors import UserError
 from audio_lrp.figures import confusion_matrix, pixels
@@ -31,9 +32,19 @@ class ConfusionMatrixCallback(Callback):
     Logged to W&B as the picture ``test/confusion_matrix`` and the table ``test/confusion_matrix_table``; with another
     logger or none written as ``test/confusion_matrix.png`` and ``.csv`` into the run's folder.
 
+    A failure to show it costs a warning, not the run.
+
+    Args:
+        on_error: whether such a failure is a warning (``"warn"``) or ends the run (``"raise"``).
+
     Raises:
-        UserError: the model does not count confusions.
+        UserError: the model does not count confusions, or ``on_error`` is something else.
     """
+
+    def __init__(self, on_error: OnError = "warn") -> None:
+        if on_error not in ("warn", "raise"):
+            raise UserError(f"on_error of ConfusionMatrixCallback is 'warn' or 'raise', not {on_error!r}")
+        self.on_error = on_error
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Check that the model counts confusions."""
@@ -51,7 +62,8 @@ class ConfusionMatrixCallback(Callback):
             names = getattr(getattr(trainer, "datamodule", None), "class_names", None) or [
                 *map(str, range(len(counts)))
             ]
-            _publish(trainer, counts, names)
+            with surviving("ConfusionMatrixCallback shows nothing", self.on_error):
+                _publish(trainer, counts, names)
 
 
 def _publish(trainer: L.Trainer, counts: NDArray[np.int64], class_names: Sequence[str]) -> None:

@@ -1,11 +1,16 @@
-"""Work in the middle of training that leaves its random numbers alone."""
+"""Work in the middle of training that the training does not notice: neither its random numbers nor its failures."""
 
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 import numpy as np
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
+
+OnError = Literal["warn", "raise"]
+"""Whether a failure is a warning or ends the run."""
 
 
 @contextmanager
@@ -24,3 +29,21 @@ def isolated_random_state(device: torch.device) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+@contextmanager
+def surviving(loss: str, on_error: OnError) -> Iterator[None]:
+    """Let a failure inside cost what was to be shown, not the run.
+
+    Args:
+        loss: what the failure costs, as the beginning of a sentence.
+        on_error: ``"raise"`` lets it end the run after all.
+    """
+    try:
+        yield
+    except Exception as error:
+        if on_error == "raise":
+            raise
+        rank_zero_warn(
+            f"{loss} ({type(error).__name__}: {error}); the run goes on, set on_error to 'raise' to stop here"
+        )

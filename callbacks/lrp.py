@@ -1,6 +1,7 @@
 """Relevance maps and perturbation curves while a network trains."""
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import Literal, Protocol, runtime_checkable
 
 import lightning as L
@@ -13,7 +14,7 @@ from zennit.core import Composite
 from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
 from audio_lrp.attribution.timefrequency import spectrogram_plane
-from audio_lrp.callbacks.isolation import isolated_random_state
+from audio_lrp.callbacks.isolation import OnError, isolated_random_state, surviving
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.callbacks.publishing import Results, publish, save_relevance
 from audio_lrp.data.batch import Batch
@@ -70,7 +71,7 @@ class LRPCallback(Callback):
     folder as PNG, WAV and CSV files.
 
     The network is the one that validation sees: with averaged weights where a ``WeightAveraging`` callback averages
-    them. A failure costs the pictures and a warning, not the training.
+    them. A failure costs what it kept from being shown and a warning, not the training.
 
     A map is trustworthy where the network's confidence falls faster along ``morf`` (most relevant first) than along
     ``random`` and ``amplitude`` (loudest first).
@@ -111,7 +112,7 @@ class LRPCallback(Callback):
         fractions: Sequence[float] = LOGGED_FRACTIONS,
         seed: int = 0,
         required_accuracy: float | None = None,
-        on_error: Literal["warn", "raise"] = "warn",
+        on_error: OnError = "warn",
     ) -> None:
         self.every_n_epochs = every_n_epochs
         self.num_pictures = num_pictures
@@ -179,15 +180,11 @@ class LRPCallback(Callback):
         if not trainer.is_global_zero:  # nothing below is a collective operation: the other processes go on
             return
         self._explained_step = trainer.global_step
-        try:
+        with self._surviving(trainer, "shows nothing"):
             self._explain_examples(trainer, pl_module, split)
-        except Exception as error:
-            if self.on_error == "raise":
-                raise
-            rank_zero_warn(
-                f"LRPCallback shows nothing at step {trainer.global_step} ({type(error).__name__}: {error}); "
-                "the run goes on, set on_error to 'raise' to stop here"
-            )
+
+    def _surviving(self, trainer: L.Trainer, loss: str) -> AbstractContextManager[None]:
+        return surviving(f"LRPCallback {loss} at step {trainer.global_step}", self.on_error)
 
     def _explain_examples(
         self, trainer: L.Trainer, pl_module: L.LightningModule, split: Literal["validate", "test"]
@@ -216,10 +213,14 @@ class LRPCallback(Callback):
                 seed=self.seed,
             )
             mass = _mass_on_utterance(batch, explanation.relevance)
-            views = self._views(source, batch, explanation) if self.num_pictures else []
+            views: list[ExampleViews] = []
+            if self.num_pictures:
+                with self._surviving(trainer, "draws nothing"):
+                    views = self._views(source, batch, explanation)
             name, prefix = ("test", "lrp/test") if split == "test" else ("validation", "lrp")
             title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
-            save_relevance(run_folder(trainer) / f"relevance-{name}.npz", batch, explanation)
+            with self._surviving(trainer, "keeps no arrays"):
+                save_relevance(run_folder(trainer) / f"relevance-{name}.npz", batch, explanation)
             shortfall = self._shortfall(trainer, "test/accuracy" if split == "test" else "val/accuracy")
             publish(trainer, prefix, Results(views, curves, mass, shortfall, explanation.conservation, title))
 

@@ -118,6 +118,12 @@ def _write(stem: Path, results: Results) -> None:
     Of each example ``-map-0.png``, ``-time_frequency-0.png``, ``-audio-0-original.wav``, ...; of all
     ``-perturbation.png``, ``-perturbation.csv``, ``-scores.csv`` and ``-conservation.csv``, the ledger.
     """
+    scores = [{"score": name, "value": value} for name, value in results.scores.items()]
+    tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": results.curves.rows(), "scores": scores}
+    if results.conservation.layers:
+        tables["conservation"] = results.conservation.rows()
+    for name, rows in tables.items():  # before the pictures, for which there may be no space
+        write_rows(stem.with_name(f"{stem.name}-{name}.csv"), rows)
     curves = results.curves
     quantities = {name: getattr(curves, name).numpy() for name in ("accuracy", "probability", "logit")}
     chart = perturbation_chart(curves.fractions.numpy(), quantities, curves.orders, results.title)
@@ -127,12 +133,6 @@ def _write(stem: Path, results: Results) -> None:
             write_image(stem.with_name(f"{stem.name}-{name}-{number}.png"), image)
         for name, sound in view.sounds.items():
             write_wav(stem.with_name(f"{stem.name}-audio-{number}-{name}.wav"), torch.from_numpy(sound), SAMPLE_RATE)
-    scores = [{"score": name, "value": value} for name, value in results.scores.items()]
-    tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": curves.rows(), "scores": scores}
-    if results.conservation.layers:
-        tables["conservation"] = results.conservation.rows()
-    for name, rows in tables.items():
-        write_rows(stem.with_name(f"{stem.name}-{name}.csv"), rows)
 
 
 def save_relevance(path: Path, batch: Batch, explanation: Explanation) -> None:

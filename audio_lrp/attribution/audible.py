@@ -7,6 +7,7 @@ and when, relevance lies. The same filter serves networks on waveforms (relevanc
 `plane_relevance`) and on spectrograms (relevance of the spectrogram as it is).
 """
 
+import io
 import os
 from pathlib import Path
 from typing import Literal
@@ -141,10 +142,16 @@ def write_wav(path: Path, sound: Tensor, sample_rate: int = 8000) -> None:
 
     Raises:
         UserError: samples beyond full scale or not finite, which would be clipped.
+        OSError: the file cannot be written.
     """
     if sound.ndim != 1 or not (sound.abs() <= 1).all():
         raise UserError(f"{path.name} would be clipped: pass samples [N] between -1 and 1 (see equally_loud)")
     samples = (sound.detach().cpu().double() * 32767).round().short().numpy()
+    content = io.BytesIO()
+    soundfile.write(content, samples, sample_rate, subtype="PCM_16", format="WAV")
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    soundfile.write(temporary, samples, sample_rate, subtype="PCM_16", format="WAV")
-    temporary.replace(path)
+    try:
+        temporary.write_bytes(content.getbuffer())  # not by libsndfile, whose error does not tell of a full disk
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

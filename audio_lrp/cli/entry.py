@@ -3,13 +3,14 @@
 Nothing here imports PyTorch, which takes seconds; the commands that need it do.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
 
 from audio_lrp import __version__
 from audio_lrp.cli.commands import overview, run_command
-from audio_lrp.errors import UsageError, UserError
+from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable
 
 _MISTAKES_ELSEWHERE = ("wandb.errors", "lightning.fabric.utilities.exceptions")
 """Modules of other packages whose errors are the user's mistakes; by name, as importing them takes seconds."""
@@ -28,6 +29,7 @@ def main(args: Sequence[str] | None = None) -> None:
     args = sys.argv[1:] if args is None else args
     try:
         _run(args)
+        sys.stdout.flush()  # a full disk is told of here, and not by Python itself at its very end
     except KeyboardInterrupt:
         _fail("interrupted", 130)
     except SystemExit as exit_:
@@ -62,10 +64,16 @@ def _mistake(error: BaseException) -> BaseException | None:
     while cause is not None:
         if isinstance(cause, UserError) or type(cause).__module__.startswith(_MISTAKES_ELSEWHERE):
             return cause
+        if isinstance(cause, OSError) and cause.errno in NO_SPACE:
+            return not_writable(cause.filename or "the output", cause)
         cause = cause.__cause__
     return None
 
 
 def _fail(text: str, code: int) -> NoReturn:
+    try:
+        sys.stdout.flush()
+    except OSError:  # what could not be written would be tried again, with a complaint of Python's own
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     print(f"audio-lrp: error: {text}", file=sys.stderr)
     sys.exit(code)

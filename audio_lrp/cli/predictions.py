@@ -41,7 +41,10 @@ class PredictionTable(Callback):
             return
         name = "predictions.csv" if trainer.world_size == 1 else f"predictions-{trainer.global_rank}.csv"
         path = run_folder(trainer) / name
-        with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        with (
+            replacing(path, "choose another place with --run.root") as temporary,
+            temporary.open("w", newline="") as file,
+        ):
             writer = csv.writer(file)
             writer.writerow(["file", "label", "prediction", *datamodule.class_names])
             writer.writerows(self.rows)

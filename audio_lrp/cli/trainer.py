@@ -1,8 +1,11 @@
-"""Lightning's Trainer with option types that a command line reads correctly."""
+"""Lightning's Trainer with option types that a command line reads correctly, and checkpoints that are whole."""
 
 from typing import Any
 
 import lightning as L
+from lightning.pytorch.plugins.io import TorchCheckpointIO
+
+from audio_lrp.tracking import WholeCheckpointIO
 
 
 class Trainer(L.Trainer):
@@ -45,3 +48,5 @@ class Trainer(L.Trainer):
             enable_autolog_hparams=enable_autolog_hparams,
             **kwargs,
         )
+        if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another, or the strategy
+            self.strategy.checkpoint_io = WholeCheckpointIO()

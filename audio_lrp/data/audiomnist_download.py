@@ -23,9 +23,9 @@ from tqdm import tqdm
 
 from audio_lrp.data.audiomnist_metadata import METADATA
 from audio_lrp.data.cache import exclusively
-from audio_lrp.data.download import download, not_writable
+from audio_lrp.data.download import AGAIN, download
 from audio_lrp.data.listing import visible_entries
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UserError, not_writable
 
 MAX_ARCHIVE_BYTES: Final = 3 << 30  # the real one has about 1 GB
 MAX_DIRECTORY_BYTES: Final = 16 << 20  # the archive's table of contents; the real one has about 3 MB
@@ -110,7 +110,7 @@ def download_audiomnist(root: Path, mirror: str | None = None, release: Release 
                 ) from error
             archive.unlink()
     except OSError as error:
-        raise not_writable(root, error) from error
+        raise not_writable(root, error, AGAIN) from error
 
 
 def is_there(root: Path) -> bool:

@@ -11,7 +11,7 @@ from typing import Final
 import requests
 from tqdm import tqdm
 
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UserError, not_writable
 
 ATTEMPTS: Final = 5
 """How many attempts in a row may fail without getting beyond the best one before it."""
@@ -19,8 +19,8 @@ ATTEMPTS: Final = 5
 PAUSE: Final = 1.0  # seconds before the second attempt, doubled each time
 TIMEOUTS: Final = (10.0, 60.0)  # seconds to connect, and between two pieces of the answer
 CHUNK: Final = 1 << 20
+AGAIN: Final = "choose another folder, then run the same command again"
 CUT_OFF: Final = (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError)
-NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class CutOffError(Exception):
@@ -53,7 +53,7 @@ def download(url: str, path: Path, max_bytes: int) -> None:
             except (requests.RequestException, ValueError) as error:  # ValueError: an address that makes no sense
                 raise UserError(f"{url} cannot be downloaded: {error}") from error
             except OSError as error:
-                raise not_writable(part.path, error) from error
+                raise not_writable(part.path, error, AGAIN) from error
             else:
                 part.become(path)
                 return
@@ -184,12 +184,3 @@ def _brief(error: Exception) -> str:
         error = error.args[-1]
     reason = getattr(error, "reason", None)
     return _brief(reason) if isinstance(reason, Exception) else " ".join(str(error).split())
-
-
-def not_writable(path: Path, error: OSError) -> UserError:
-    """The error for a file that cannot be written, or not whole."""
-    reason = "the disk is full" if error.errno in NO_SPACE else "it cannot be written"
-    return UserError(
-        f"{path}: {reason} ({error.strerror or error}); free space there or choose another folder, then run the same "
-        "command again"
-    )

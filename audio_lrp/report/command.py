@@ -56,13 +56,8 @@ def report(folder: Path, output: Path | None = None, *, plugins: Collection[str]
             "name one like runs/NAME/TIME or study-NAME"
         )
     path = folder / FILENAME if output is None else output
-    try:
-        with replacing(path) as temporary:
-            temporary.write_text(html(page), encoding="utf-8", errors="replace")
-    except OSError as error:
-        raise UserError(
-            f"the report cannot be written to {path} ({error.strerror or error}): choose another place with --output"
-        ) from error
+    with replacing(path, "choose another place with --output") as temporary:
+        temporary.write_text(html(page), encoding="utf-8", errors="replace")
     return Report(path, page.problems)
 
 

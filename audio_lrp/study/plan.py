@@ -157,14 +157,8 @@ def open_study(study: Study) -> None:
     if not path.exists():
         if study.folder.exists() and any(study.folder.iterdir()):
             raise UserError(f"{study.folder} holds something else than a study: choose another place with --output")
-        try:
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(wanted, indent=2) + "\n")
-        except OSError as error:
-            raise UserError(
-                f"the study's folder {study.folder} cannot be written ({error.strerror or error}): "
-                "choose another place with --output"
-            ) from error
+        with replacing(path, "choose another place with --output") as temporary:
+            temporary.write_text(json.dumps(wanted, indent=2) + "\n")
     found = read_json(path)
     different = [name for name in ("format", "corpus", "budget", "composite") if found.get(name) != wanted[name]]
     if different:
