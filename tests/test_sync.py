@@ -9,7 +9,8 @@ import wandb
 from command_line import exit_code
 from wandb_server import WandbServer
 
-from audio_lrp.tracking.moved_run import MissingFilesError, _read, _written, find_moved_files
+from audio_lrp.tracking.moved_run import MissingFilesError, find_moved_files
+from audio_lrp.tracking.wandb_file import HEADER, read_records, written
 
 RUN = Path("run", "wandb")
 
@@ -41,18 +42,18 @@ def wandb_file(run: Path) -> Path:
     return path
 
 
-def test_records_are_written_as_they_were_read(moved_run: Path) -> None:
+def test_records_are_written_as_they_wereread_records(moved_run: Path) -> None:
     content = wandb_file(moved_run).read_bytes()
-    records = list(_read(content))
+    records = list(read_records(content))
     assert max(map(len, records)) > 32768  # one spans blocks
-    assert content[:7] + _written(records) == content
-    assert list(_read(content[:-5])) == records[:-1]
+    assert content[:HEADER] + written(records) == content
+    assert list(read_records(content[:-5])) == records[:-1]
 
 
 @pytest.mark.parametrize("lengths", [[32768 - 7 - 7], [32768 - 7 - 7 - 3, 5], [32768 - 7 - 7 - 7, 5, 0], [100_000, 1]])
 def test_records_at_the_borders_of_blocks(lengths: list[int]) -> None:
     records = [bytes([number]) * length for number, length in enumerate(lengths)]
-    assert list(_read(bytes(7) + _written(records))) == records
+    assert list(read_records(bytes(HEADER) + written(records))) == records
 
 
 def test_moved_run_is_uploaded_whole(moved_run: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -58,6 +58,6 @@ def _log(
         artifact.add_file(str(path), name=inside, policy="immutable", skip_cache=True)
     try:
         run.log_artifact(artifact, aliases=aliases)
-    except wandb.Error as error:  # an online run asks the server before it takes an artifact
+    except Exception as error:  # an online run asks the server before it takes an artifact; or W&B's service has died
         paths = ", ".join(map(str, present.values()))
         rank_zero_warn(f"W&B did not take the artifact {name} ({error}); its files are kept: {paths}")

@@ -1,21 +1,46 @@
 """W&B runs that lie in the run's folder, stay offline unless asked for otherwise, and end when the run ends."""
 
+import logging
 import os
+import shutil
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
+from audio_lrp.tracking.wandb_file import is_complete
+
 _DATA_VARIABLE = "WANDB_DATA_DIR"
 _PATIENCE = {"WANDB_FINISH_TIMEOUT": "300", "WANDB_FINISH_TIMEOUT_RAISES": "true"}
 """How many seconds a finished run waits for the server to take the rest of it; W&B itself waits for days."""
 
+_LITTLE_SPACE = 1 << 20
+"""Bytes of free space below which a disk counts as full."""
+
 _LOGIN_PATIENCE = 10
 """Seconds to wait for the server before the run begins."""
+
+
+class SurvivingWandbLogger(WandbLogger):
+    """Lightning's logger, whose failures cost numbers and one warning, not the training.
+
+    W&B's service, a process of its own, may be ended from outside, for want of memory for example.
+    """
+
+    _has_failed = False
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        """Log as Lightning does; whatever goes wrong, the training goes on."""
+        try:
+            super().log_metrics(metrics, step)
+        except Exception as error:
+            if not self._has_failed:
+                self._has_failed = True
+                _warn(f"W&B takes no numbers any more ({type(error).__name__}: {error}); the training goes on")
 
 
 def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any) -> WandbLogger:
@@ -51,7 +76,7 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
         if obstacle is not None:
             given["mode"] = "offline"
             _warn(f"W&B cannot be used ({obstacle}): the run is kept offline, and wandb sync uploads it later")
-    return class_type(*args, **given)
+    return (SurvivingWandbLogger if class_type is WandbLogger else class_type)(*args, **given)
 
 
 def _earlier_run(folder: Path) -> str | None:
@@ -82,6 +107,8 @@ def wandb_session() -> Iterator[None]:
     """
     variables = {name: os.environ.get(name) for name in (_DATA_VARIABLE, *_PATIENCE)}
     os.environ.update({name: value for name, value in _PATIENCE.items() if variables[name] is None})
+    # W&B keeps a log of its own in the run's folder: no tracebacks of log lines for which the disk has no space.
+    talkative, logging.raiseExceptions = logging.raiseExceptions, False
     exit_code = 1
     try:
         yield
@@ -93,19 +120,37 @@ def wandb_session() -> Iterator[None]:
             os.environ.pop(name, None)
             if value is not None:
                 os.environ[name] = value
+        logging.raiseExceptions = talkative
 
 
 def _finish(exit_code: int) -> None:
     import wandb
 
     run = wandb.run
+    file = None if run is None or run.disabled else Path(run.settings.sync_file)
+    timed_out = False
     try:
         wandb.finish(exit_code)
     except TimeoutError:
-        assert run is not None
-        folder = Path(run.dir).parent
-        _warn(f"W&B's server did not take the whole run; to upload it: wandb sync --include-online {folder}")
-    wandb.teardown()
+        timed_out = True
+    except Exception as error:  # seen in the file
+        logging.getLogger(__name__).debug("W&B's run did not end: %s", error)
+    with suppress(Exception):
+        wandb.teardown()
+    if file is not None and not is_complete(file):
+        _warn(
+            f"W&B has not written all of its run to {file.parent}, because {_cause(file.parent)}: what is missing "
+            "there is lost, the checkpoints are not; wandb sync uploads the rest"
+        )
+    elif file is not None and timed_out:
+        _warn(f"W&B's server did not take the whole run; to upload it: wandb sync --include-online {file.parent}")
+
+
+def _cause(folder: Path) -> str:
+    """What has probably kept W&B from writing a run."""
+    if shutil.disk_usage(folder).free < _LITTLE_SPACE:
+        return "the disk is full (free space before the next run)"
+    return "the disk was full or W&B's service was ended from outside"
 
 
 @rank_zero_only
