@@ -8,12 +8,12 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from zennit.attribution import Gradient
-from zennit.canonizers import SequentialMergeBatchNorm
+from zennit.canonizers import Canonizer, SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlus, LayerMapComposite
 from zennit.layer import Sum
 from zennit.rules import Epsilon, Norm, Pass
 
-from audio_lrp.attribution import PRESETS, attribute, composite_by_name
+from audio_lrp.attribution import PRESETS, RuleMap, ZPlus, attribute, composite_by_name
 from audio_lrp.attribution.guard import guarded
 from audio_lrp.errors import UserError
 
@@ -165,6 +165,9 @@ def state_of(network):
     objects, values = [], []
     for module in network.modules():
         objects += [module._parameters, module._buffers]
+        # Attributes hide a parameter or buffer of the same name, and so zennit 1.0.0's canonizers use them.
+        objects += [getattr(module, name) for name in (*module._parameters, *module._buffers)]
+        values += [list(vars(module))]
         values += [module.training, type(module)]
         values += [list(hooks) for hooks in (module._forward_pre_hooks, module._forward_hooks, module._backward_hooks)]
     for tensor in [*network.parameters(), *network.buffers()]:
@@ -172,7 +175,7 @@ def state_of(network):
         values += [tensor.clone(), None if tensor.grad is None else tensor.grad.clone(), tensor.dtype]
         values += [tensor.requires_grad]
     values += [torch.is_grad_enabled(), torch.is_inference_mode_enabled(), torch.is_autocast_enabled("cpu")]
-    values += [torch.get_rng_state()]
+    values += [torch.get_rng_state(), torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32]
     return objects, values
 
 
@@ -213,17 +216,41 @@ class ReplacingRule(Epsilon):
         return relevance
 
 
+class ShadowingCanonizer(Canonizer):
+    """Puts attributes before parameters and leaves them there, as the canonizers of zennit 1.0.0 do."""
+
+    def apply(self, root_module):
+        layers = [module for module in root_module.modules() if isinstance(module, nn.Linear)]
+        canonizers = [self.copy() for _ in layers]
+        for canonizer, layer in zip(canonizers, layers, strict=True):
+            canonizer.register(layer)
+        return canonizers
+
+    def register(self, layer):
+        self.layer, self.weight = layer, layer.weight
+        object.__setattr__(layer, "weight", 2 * layer.weight)
+
+    def remove(self):
+        object.__setattr__(self.layer, "weight", self.weight)
+
+
 def for_all_layers(rule):
     return LayerMapComposite([((nn.Conv1d, nn.Conv2d, nn.Linear), rule), (nn.ReLU, Pass())])
 
 
-@pytest.mark.parametrize("composite", [*PRESETS, for_all_layers(ReplacingRule())], ids=[*PRESETS, "replacing"])
+LIKE_ZENNIT_1 = {
+    "replacing": lambda: for_all_layers(ReplacingRule()),
+    "shadowing": lambda: RuleMap({"Convolution": ZPlus(), "Linear": ZPlus()}, canonizers=[ShadowingCanonizer()]),
+}
+
+
+@pytest.mark.parametrize("composite", [*PRESETS, *LIKE_ZENNIT_1])
 @pytest.mark.parametrize(("build", "shape"), NETWORKS)
 def test_leaves_no_trace(composite, build, shape):
     inputs = random_input(shape)
     network = trained_a_little(build(), inputs)
     before, given = state_of(network), inputs.clone()
-    attribute(network, inputs, composite=composite)
+    attribute(network, inputs, composite=LIKE_ZENNIT_1.get(composite, lambda: composite)())
     assert_same_state(before, state_of(network))
     assert torch.equal(inputs, given)
     assert inputs.grad is None
@@ -265,6 +292,29 @@ def test_leaves_no_trace_when_rules_cannot_be_registered():
     assert_same_state(before, state_of(network))
 
 
+@pytest.mark.parametrize("requested", ["highest", "medium"])
+def test_no_product_is_rounded_to_fewer_bits_than_float32_has(requested):
+    """A user's "medium" lets matrix products use bfloat16 or TF32, and cuDNN's convolutions use TF32 by default."""
+    seen = []
+
+    class Watching(nn.Module):
+        def forward(self, value):
+            seen.extend([torch.backends.mkldnn.matmul.fp32_precision, torch.backends.cudnn.conv.fp32_precision])
+            seen.extend([torch.backends.cuda.matmul.fp32_precision, torch.backends.mkldnn.conv.fp32_precision])
+            return value
+
+    network = nn.Sequential(Watching(), *waveform_network())
+    found = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision(requested)
+        before = state_of(network)
+        attribute(network, random_input())
+        assert_same_state(before, state_of(network))
+    finally:
+        torch.set_float32_matmul_precision(found)
+    assert set(seen) == {"ieee"}
+
+
 def test_restores_random_state_of_a_network_that_draws():
     class Noise(nn.Module):
         def forward(self, value):
@@ -277,7 +327,7 @@ def test_restores_random_state_of_a_network_that_draws():
     assert torch.equal(torch.get_rng_state(), before)
 
 
-@pytest.mark.parametrize("composite", ["epsilon_alpha2_beta1", for_all_layers(ReplacingRule())])
+@pytest.mark.parametrize("composite", ["epsilon_alpha2_beta1", *LIKE_ZENNIT_1])
 def test_training_is_bit_identical_with_and_without(composite):
     def train(explain):
         network = waveform_network()
@@ -287,7 +337,7 @@ def test_training_is_bit_identical_with_and_without(composite):
             loss = nn.functional.cross_entropy(network(random_input()), torch.tensor([0, 1, 2, 3, 0]))
             loss.backward()
             if explain:
-                attribute(network, random_input(), composite=composite)
+                attribute(network, random_input(), composite=LIKE_ZENNIT_1.get(composite, lambda: composite)())
             optimizer.step()
             optimizer.zero_grad()
         return network.state_dict()

@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, backends, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from zennit.core import Composite
 
@@ -34,14 +35,16 @@ def guarded(model: nn.Module, composite: Composite | None = None) -> Iterator[nn
     """Make a network ready for attribution, whatever the caller was doing, and leave no trace.
 
     Inside, gradients are on (also within the caller's ``torch.inference_mode`` or ``torch.no_grad``), autocast and
-    ``torch.compile`` are off, every module is in eval mode, parameters and buffers are plain tensors of one
-    floating-point type (see ``precision``: bfloat16 and float16 weights are attributed in float32, with their exact
-    values) that need no gradient, and the composite's canonizers and hooks are registered.
+    ``torch.compile`` are off, products of float32 are not rounded to fewer bits, every module is in eval mode,
+    parameters and buffers are plain tensors of one floating-point type (see ``precision``: bfloat16 and float16
+    weights are attributed in float32, with their exact values) that need no gradient, and the composite's canonizers
+    and hooks are registered.
 
     Outside, also after an exception, everything is as before: the network's `Parameter` objects, values, ``.grad``
-    and ``requires_grad``, buffers, each module's training flag, hooks, and the state of torch's random number
-    generators. A rule or canonizer never gets hold of the original `Parameter` objects: zennit 1.0.0's rules replace
-    them, after which an optimizer trains parameters that no longer belong to the network.
+    and ``requires_grad``, buffers, each module's training flag and other attributes, hooks, and the state of torch's
+    random number generators. A rule or canonizer never gets hold of the original `Parameter` objects: zennit 1.0.0's
+    rules replace them, and its canonizers put others before them, after which an optimizer trains parameters that the
+    network no longer uses.
 
     Args:
         model: the network, possibly wrapped by ``torch.compile``, ``DistributedDataParallel`` or ``DataParallel``.
@@ -59,6 +62,7 @@ def guarded(model: nn.Module, composite: Composite | None = None) -> Iterator[nn
         for device_type in {"cpu"} | {device.type for device in devices}:
             stack.enter_context(torch.autocast(device_type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled modules inside the network
+        stack.enter_context(_full_precision())
         stack.enter_context(_stand_ins(network))
         if composite is not None:
             stack.callback(composite.remove)  # before register: it may fail halfway
@@ -67,24 +71,42 @@ def guarded(model: nn.Module, composite: Composite | None = None) -> Iterator[nn
 
 
 @contextmanager
+def _full_precision() -> Iterator[None]:
+    """No TF32 or bfloat16 in the place of float32, which cuDNN's convolutions take unless told otherwise.
+
+    What a unit's inputs contribute would not sum to its output, and relevance be lost by a thousandth in every layer.
+    """
+    libraries: list[Any] = [backends.cuda.matmul, backends.cudnn.conv, backends.mkldnn.matmul, backends.mkldnn.conv]  # type: ignore[attr-defined]
+    before = [library.fp32_precision for library in libraries]
+    try:
+        for library in libraries:
+            library.fp32_precision = "ieee"
+        yield
+    finally:
+        for library, found in zip(libraries, before, strict=True):
+            library.fp32_precision = found
+
+
+@contextmanager
 def _stand_ins(network: nn.Module) -> Iterator[None]:
     """Eval mode, with stand-ins for parameters and buffers that share the originals' memory where they can."""
     dtype = precision(network)
-    found = [(module, module._parameters, module._buffers, module.training) for module in network.modules()]
+    found = [(module, dict(vars(module))) for module in network.modules()]
     try:
-        for module, parameters, buffers, _ in found:
+        for module, _ in found:
             module.training = False
             module._parameters = {
                 name: None if value is None else nn.Parameter(_plain(value, dtype), requires_grad=False)
-                for name, value in parameters.items()
+                for name, value in module._parameters.items()
             }
-            module._buffers = {name: None if value is None else _plain(value, dtype) for name, value in buffers.items()}
+            module._buffers = {
+                name: None if value is None else _plain(value, dtype) for name, value in module._buffers.items()
+            }
         yield
     finally:
-        for module, parameters, buffers, training in found:
-            module._parameters = parameters
-            module._buffers = buffers
-            module.training = training
+        for module, attributes in found:
+            vars(module).clear()
+            vars(module).update(attributes)
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:
