@@ -55,8 +55,8 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     try:
         with soundfile.SoundFile(path) as file:
             rate, header = file.samplerate, file.extra_info
-            channels = np.concatenate([*_blocks(file)])
-            promised = file.frames - len(channels)
+            blocks = [*_blocks(file)]
+            promised = file.frames - sum(map(len, blocks))
     except soundfile.LibsndfileError as error:
         empty = path.stat().st_size == 0
         reason = "an empty file" if empty else f"not readable as audio: {error.error_string.rstrip('.')}"
@@ -68,7 +68,9 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         raise UnusableRecordingError(f"cut off: {promised} samples that its header promises are missing")
     if missing:
         raise UnusableRecordingError(f"cut off: {missing} bytes that its header promises are missing")
-    mono = channels.shape[1] == 1  # the mean of one channel would take as long as reading it
+    # To join a single block or average a single channel would take as long as reading them.
+    channels = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+    mono = channels.shape[1] == 1
     samples: NDArray[np.float32] = channels[:, 0] if mono else channels.mean(axis=1, dtype=np.float32)
     if not np.isfinite(samples).all():
         raise UnusableRecordingError("holds samples that are infinite or not a number")
@@ -79,10 +81,12 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
     """All samples, block by block [N, channels]: a damaged header may promise more than the memory holds."""
+    # NumPy turns int16 into the same float samples as libsndfile, but in a tenth of the time.
+    dtype = "int16" if file.subtype == "PCM_16" else "float32"
     while True:
-        block: NDArray[np.float32] = file.read(_BLOCK, dtype="float32", always_2d=True)
-        yield block
-        if not len(block):
+        block = file.read(_BLOCK, dtype=dtype, always_2d=True)
+        yield np.multiply(block, np.float32(2**-15), dtype=np.float32) if dtype == "int16" else block
+        if len(block) < _BLOCK:
             return
 
 

@@ -30,7 +30,7 @@ def stat_signature(corpus_name: str, root: Path, paths: Sequence[Path]) -> str:
     Raises:
         UserError: a file is missing.
     """
-    places = list(map(os.fspath, paths))
+    places = list(map(str, paths))
     try:
         facts = array.array("q", chain.from_iterable(map(FACTS, map(os.stat, places))))
     except OSError as error:
@@ -51,7 +51,8 @@ def content_key(root: Path, paths: Sequence[Path], version: str) -> str:
         UserError: a file cannot be read.
     """
     try:
-        hashes = map_in_threads(lambda path: hashlib.blake2b(path.read_bytes(), digest_size=16).hexdigest(), paths)
+        # Processors have instructions for SHA-256: with them it takes a third less than BLAKE2.
+        hashes = map_in_threads(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths)
         contents = list(tqdm(hashes, "checking recordings", total=len(paths), unit="file", delay=1))
     except OSError as error:
         raise unreadable(error) from error
