@@ -1,0 +1,141 @@
+"""What it costs to make a training batch, beside the training step that consumes it.
+
+Run it as a program, e.g. ``python tests/benchmarks/loader.py --batches 20``. Data modules, without workers, and
+augmentations are those of the shipped configurations, on a corpus of tones; the parts of a batch and the training step
+take turns, and medians count. Times are CPU times on one thread, which other programs on the machine disturb less than
+wall-clock times. The floor of loading, placement and a waveform is to copy a batch's samples once; that of a
+spectrogram the product of its frames with the transform.
+"""
+
+import os
+
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch: fewer page faults
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections import defaultdict
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fake_corpus import ToneCorpus
+
+from audio_lrp.data import CorpusDataModule, augmentation
+from audio_lrp.data.representation import Spectrogram
+from audio_lrp.models import AlexNet, AudioNet
+
+NETWORKS = {"audionet_digit": AudioNet, "alexnet_digit": AlexNet}
+LOADING, REPRESENTATION, STEP = "loading", "placement, representation", "training step, bfloat16"
+FLOOR = "floor of the two"
+
+
+def data_module(config: dict[str, Any], folder: Path) -> CorpusDataModule:
+    """The data module of a configuration, on tones."""
+    settings = config["data"]["init_args"]
+    data = CorpusDataModule(
+        ToneCorpus(folder, speakers=6, repetitions=40),
+        num_folds=3,
+        representation=settings["representation"],
+        batch_size=settings["batch_size"],
+        cache_dir=str(folder / "cache"),
+        augmentations=[
+            getattr(augmentation, item["class_path"])(**item.get("init_args", {})) for item in settings["augmentations"]
+        ],
+    )
+    data.prepare_data()
+    data.setup("fit")
+    return data
+
+
+def measure(data: CorpusDataModule, network: torch.nn.Module, batches: int) -> dict[str, float]:
+    """Milliseconds of CPU time a batch, by part."""
+    taken: dict[str, list[float]] = defaultdict(list)
+    optimizer = torch.optim.AdamW(network.parameters(), fused=True)
+    loader = iter(data.train_dataloader())
+    begin = 0.0
+    spectrogram = isinstance(data.input_representation, Spectrogram)
+    if spectrogram:
+        transform = data.input_representation.transform
+        frames = torch.randn(data.batch_size * data.input_representation.num_frames, len(transform))
+        product = frames @ transform
+
+    def lap(part: str) -> None:
+        nonlocal begin
+        taken[part].append(1000 * (time.process_time() - begin))
+        begin = time.process_time()
+
+    for _ in range(batches):
+        begin = time.process_time()
+        batch = next(loader)
+        lap(LOADING)
+        plain = data.represent(batch)
+        lap(REPRESENTATION)
+        if spectrogram:
+            torch.mm(frames, transform, out=product)
+        else:
+            batch.input.clone()
+        lap(FLOOR)
+        clip, length = batch.input, batch.length
+        for each in data.augmentations:
+            begin = time.process_time()
+            clip, length = each.change_clip(clip, length)
+            each.change_input(plain.input, 0.0) if changes_inputs(each) else None
+            lap(type(each).__name__)
+        begin = time.process_time()
+        optimizer.zero_grad()
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = torch.nn.functional.cross_entropy(network(plain.input).float(), plain.label)
+        loss.backward()
+        optimizer.step()
+        lap(STEP)
+    return {part: statistics.median(values[1:]) for part, values in taken.items()}
+
+
+def changes_inputs(each: augmentation.Augmentation) -> bool:
+    """Whether an augmentation changes network inputs."""
+    return type(each).change_input is not augmentation.Augmentation.change_input
+
+
+def report(name: str, times: dict[str, float], batch_size: int) -> None:
+    """Print times and how many such batches could be made during one training step."""
+    print(f"{name + f', batches of {batch_size}':<38}{'CPU ms':>9}{'step / part':>13}")
+    parts = {part: value for part, value in times.items() if part not in (LOADING, REPRESENTATION, FLOOR, STEP)}
+    data = times[LOADING] + times[REPRESENTATION]
+    rows = {
+        FLOOR: times[FLOOR],
+        LOADING: times[LOADING],
+        REPRESENTATION: times[REPRESENTATION],
+        "the two": data,
+        **parts,
+        "all of the augmentations": sum(parts.values()),
+        "a whole training batch": data + sum(parts.values()),
+        STEP: times[STEP],
+    }
+    for part, value in rows.items():
+        print(f"{part:<38}{value:>9.2f}{times[STEP] / value:>13.1f}")
+    print()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--configs", nargs="+", default=list(NETWORKS), choices=NETWORKS)
+    parser.add_argument("--batches", type=int, default=15)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    for name in options.configs:
+        config = yaml.safe_load((files("audio_lrp.configs") / f"{name}.yaml").read_text())
+        with tempfile.TemporaryDirectory() as folder:
+            data = data_module(config, Path(folder))
+            network = NETWORKS[name](data.num_classes).train()
+            report(name, measure(data, network, options.batches), data.batch_size)
+
+
+if __name__ == "__main__":
+    main()
