@@ -38,6 +38,28 @@ def test_speed_moves_pitch_and_length(speed: float) -> None:
     assert (changed[0, new_length[0] :] == 0).all()
 
 
+def test_speed_interpolates_by_a_windowed_sinc() -> None:
+    """Against the definition, in float64: the sum over all samples of the clip, not over 16 taps."""
+    torch.manual_seed(0)
+    clip, length = torch.zeros(6, 8000), torch.tensor([4000, 5000, 6000, 7000, 8000, 300])
+    for row, count in zip(clip, length.tolist(), strict=True):
+        row[:count] = torch.randn(count)
+    torch.manual_seed(1)
+    changed, new_length = SpeedPerturbation(0.5, 2.0).change_clip(clip, length)
+    torch.manual_seed(1)
+    drawn = torch.maximum(torch.empty(6).uniform_(0.5, 2.0), length / 8000).numpy()
+    output = np.append(np.arange(0, 8000, 97), 7999)
+    for row in range(6):
+        position = (output.astype(np.float32) * drawn[row]).astype(np.float64)
+        distance = position[:, None] - np.arange(8000)
+        cutoff = min(1.0, 1 / drawn[row])
+        window = np.where(np.abs(distance) < 8, 0.5 + 0.5 * np.cos(np.pi * distance / 8), 0)
+        expected = (cutoff * np.sinc(cutoff * distance) * window) @ clip[row].numpy().astype(np.float64)
+        expected[output >= int(new_length[row])] = 0
+        np.testing.assert_allclose(changed[row, output].numpy(), expected, rtol=0, atol=1e-5)
+    assert new_length.tolist() == np.clip(length.numpy() / drawn, 1, 8000).astype(int).tolist()
+
+
 def test_speed_one_changes_nothing() -> None:
     clip, length = tones(1234)
     changed, new_length = SpeedPerturbation(1.0, 1.0).change_clip(clip, length)
