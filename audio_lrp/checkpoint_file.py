@@ -7,6 +7,7 @@ from zipfile import BadZipFile, is_zipfile
 import torch
 
 from audio_lrp.errors import UserError
+from audio_lrp.nearest import nearest_path
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -16,7 +17,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         UserError: the file does not exist, cannot be read safely, or is something else.
     """
     if not path.is_file():
-        raise UserError(f"there is no checkpoint {path}: give the path of a .ckpt file")
+        raise UserError(f"there is no checkpoint {path}: {nearest_path(path) or 'give the path of a .ckpt file'}")
     try:
         is_archive = is_zipfile(path)
     except BadZipFile:  # damaged in the records at its end, which say how many parts the archive has

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from audio_lrp.data.representation import NUM_SAMPLES
 from audio_lrp.errors import UserError
+from audio_lrp.nearest import nearest_path
 
 SUFFIXES = (".wav", ".flac")
 _LONGEST_NAME = 80
@@ -69,7 +70,8 @@ def find_audio_files(paths: Sequence[Path]) -> list[AudioFile]:
         elif path.exists():
             chosen = [(path, Path(path.name))]
         else:
-            raise UserError(f"there is no file or folder {path}: name WAV or FLAC files, or folders that hold some")
+            hint = nearest_path(path) or "name WAV or FLAC files, or folders that hold some"
+            raise UserError(f"there is no file or folder {path}: {hint}")
         for file, name in chosen:
             found.setdefault(file.resolve(), str(name))
     folders = _unique_names([Path(name).with_suffix("").as_posix() for name in found.values()])

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audio_lrp.arguments import CommandParser
 from audio_lrp.errors import UserError
+from audio_lrp.nearest import nearest_path
 from audio_lrp.tracking.moved_run import MissingFilesError, find_moved_files
 
 
@@ -21,7 +22,8 @@ def sync(folders: Sequence[Path]) -> None:
     """
     for folder in folders:
         if not folder.is_dir():
-            raise UserError(f"there is no folder {folder}: give the folder of a run, or one that holds runs")
+            hint = nearest_path(folder) or "give the folder of a run, or one that holds runs"
+            raise UserError(f"there is no folder {folder}: {hint}")
     files = sorted({path for folder in folders for path in folder.rglob("wandb/*run-*/run-*.wandb")})
     if not files:
         raise UserError(f"no W&B run lies in {', '.join(map(str, folders))}: were they made with trainer.logger false?")

@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -111,6 +112,8 @@ class TestMessages:
             (["--trainer.logger.project=x"], "--trainer.logger.project is set before any class is chosen"),
             (["--config=quikstart"], "no file and no shipped configuration is called 'quikstart'; there is quickstart"),
             (["extra"], "unexpected argument 'extra'"),
+            (["--trainer.precision=bf61"], "got bf61: did you mean bf16? (see audio-lrp fit --help)"),
+            (["--trainer.callbacks+=_LRCallback"], "no class is called '_LRCallback': did you mean LRPCallback"),
         ],
     )  # fmt: skip
     def test_options(self, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str) -> None:
@@ -122,8 +125,24 @@ class TestMessages:
             ([], "no command: begin with audio-lrp fit"),
             (["fitt"], "unknown command 'fitt': did you mean fit?"),
             (["listen"], "unknown command 'listen': choose from fit, "),
-            (["explain", "a.wav"], "the following arguments are required: --checkpoint: see audio-lrp explain --help"),
-            (["explain", "a.wav", "--checkpoint=b", "--outptu=c"], "unknown option --outptu=c: did you mean --output?"),
+            (["listen"], "(see audio-lrp --help)"),
+            (["--verison"], "--verison: did you mean --version?"),
+            (["explain", "a.wav"], "the following arguments are required: --checkpoint (see audio-lrp explain --help)"),
+            (["explain", "a.wav", "--checkpoint=b", "--outptu=c"], "unknown option --outptu: did you mean --output?"),
+            (["explain", "--chekpoint=b", "a.wav"], "unknown option --chekpoint: did you mean --checkpoint"),
+            (["explain", "--checkpoint=b", "a.wav", "--band", "a", "b"], "--band: expected a number, got 'a'"),
+            (["study", "--corpus=synthetic", "--budget=tiny", "--folds=x"], "--folds: expected an integer, got 'x'"),
+            (
+                ["study", "--corpus=synthetic", "--budget=tinny"],
+                "no budget 'tinny': did you mean tiny?",
+            ),
+            (["study", "--corpus=syntetic", "--budget=tiny"], "did you mean synthetic?"),
+            (["data", "chek", "x"], "ACTION: there is no 'chek': did you mean check? (see audio-lrp data --help)"),
+            (["data", "check", "--outptu", "x"], "did you mean --output? (see audio-lrp data check --help)"),
+            (["data", "check", "x", "y"], "unexpected argument y (see audio-lrp data"),
+            (["data", "download", "x"], "corpus: there is no 'x': choose from audiomnist (see audio-lrp data download"),
+            (["fit", "--config"], "--config needs a configuration: a YAML file, or a shipped one such as quickstart"),
+            (["fit", "-config", "quickstart"], "unknown option -config: long options begin with two dashes, --config"),
             (["fit"], "missing --data and --model: start from a configuration, e.g. --config quickstart"),
             (["--config", "quickstart", "fit"], "options come after the command"),
             (["fit", "--data.root=x"], "a configuration or class comes before the options that it brings"),
@@ -137,9 +156,21 @@ class TestMessages:
         ("text", "message"),
         [
             ("trainer: {max_epoch: 3}", "unknown option --trainer.max_epoch: did you mean --trainer.max_epochs"),
-            ("data: {class_path: FSDDDataModule, init_args: {rot: x}}", "did you mean --data.root? (in mine.yaml)"),
-            ("trainer: {callbacks: [ModelCheckpont]}", "no class is called 'ModelCheckpont'"),
-            ("trainer: {max_epochs: [", "mine.yaml is not valid YAML: "),
+            (
+                "data:\n  class_path: FSDDDataModule\n  init_args: {rot: x}",
+                "mine.yaml, line 3: unknown option --data.rot: did you mean --data.root? (see audio-lrp fit --help)",
+            ),
+            (
+                "trainer:\n  callbacks:\n  - LRPCallback\n  - ModelCheckpont",
+                "mine.yaml, line 4: --trainer.callbacks: no class is called 'ModelCheckpont'",
+            ),
+            (
+                "trainer:\n  callbacks:\n  - class_path: LRPCallback\n    init_args:\n      num_exampels: 3",
+                "mine.yaml, line 5: unknown option --trainer.callbacks.num_exampels",
+            ),
+            ("\ntrainer:\n  max_epochs: many", "mine.yaml, line 3: --trainer.max_epochs: expected an integer or null"),
+            ("trainer: {max_epochs: [\n", "mine.yaml is not valid YAML: expected the node content"),
+            ("trainer:\n\tmax_epochs: 3", "cannot start any token in line 2"),
             ("hello", "mine.yaml holds no options"),
         ],
     )
@@ -154,7 +185,7 @@ class TestMessages:
     ) -> None:
         (in_empty_folder / "mine.yaml").write_text("trainer: {max_epochs: 3}")
         message = refusal(capsys, *PARSE, "--config=mine.yaml", "--trainer.max_epochs=many")
-        assert message == "--trainer.max_epochs: expected an integer or null, got many"
+        assert message == "--trainer.max_epochs: expected an integer or null, got many (see audio-lrp fit --help)"
         message = refusal(capsys, *PARSE, "--trainer.max_epochs=2", "--config=mine.yaml", "--trainer.max_steps=many")
         assert "mine.yaml" not in message
 
@@ -180,6 +211,43 @@ class TestMessages:
         logger = ["--trainer.accelerator=cpu", "--trainer.logger=CSVLogger"]
         assert message in refusal(capsys, *PARSE, *logger, *arguments, code=1)
         assert not (in_empty_folder / "runs").exists()
+
+    def test_values_that_our_classes_refuse_are_told_with_their_place(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path
+    ) -> None:
+        callback = "trainer:\n  callbacks:\n  - class_path: LRPCallback\n    init_args:\n      composite: epsilon_plsu"
+        (in_empty_folder / "mine.yaml").write_text(callback)
+        options = [*PARSE, "--trainer.accelerator=cpu", "--trainer.logger=false"]
+        message = refusal(capsys, *options, "--config=mine.yaml", code=1)
+        assert message.startswith("mine.yaml, line 5: --trainer.callbacks.composite: unknown composite 'epsilon_plsu'")
+        message = refusal(
+            capsys, *options, "--trainer.callbacks+=LRPCallback", "--trainer.callbacks.composite=x", code=1
+        )
+        assert message.startswith("--trainer.callbacks.composite: unknown composite 'x'")
+
+    @pytest.mark.parametrize(
+        "arguments",
+        [
+            ["test", "--ckpt_path=runs/one/lst.ckpt"],
+            ["explain", "--checkpoint=runs/one/lst.ckpt", "a.wav"],
+            ["report", "runs/won"],
+            ["sync", "runs/won"],
+            ["study", "--corpus=runs/won", "--budget=tiny"],
+            ["data", "check", "runs/won"],
+            ["explain", "--checkpoint=x.ckpt", "b.wav"],
+            ["sweep", "runs/swep.yaml", "--trials=1"],
+            ["fit", "--config=runs/swep.yaml"],
+        ],
+    )
+    def test_missing_files_are_answered_with_the_nearest(
+        self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path, arguments: list[str]
+    ) -> None:
+        (in_empty_folder / "runs" / "one").mkdir(parents=True)
+        for name in ("runs/one/last.ckpt", "a.wav", "runs/sweep.yaml"):
+            (in_empty_folder / name).touch()
+        exit_code(*arguments)
+        message = capsys.readouterr().err
+        assert re.search(r"did you mean (runs/one/last.ckpt|\S*runs/one|a.wav|runs/sweep.yaml)\?", message), message
 
     def test_mistakes_found_later_end_with_code_1_and_no_empty_folder(
         self, capsys: pytest.CaptureFixture[str], in_empty_folder: Path
@@ -258,7 +326,7 @@ class TestTraps:
         tiny = ["--model.network=command_line.TinyNetwork", "--model.network.dropout=0.3", "--model.network.width=2"]
         assert warnings_of(capsys, *tiny, "--model.network=command_line.OtherNetwork") == (
             "audio-lrp: warning: --model.network is switched from command_line.TinyNetwork to "
-            "command_line.OtherNetwork, which keeps dropout and drops width of the former's settings"
+            "command_line.OtherNetwork (the command line), which keeps dropout and drops width of the former's settings"
         )
 
     def test_settings_made_anew_are_not_worth_a_warning(self, capsys: pytest.CaptureFixture[str]) -> None:
@@ -271,8 +339,8 @@ class TestTraps:
         assert warnings_of(capsys, *other) == ""
         synthetic = ["--data=SyntheticDigitsDataModule", "--data.speakers=3", "--data.fold=1"]
         assert warnings_of(capsys, *synthetic, "--data=FSDDDataModule", "--data.root=corpus") == (
-            "audio-lrp: warning: --data is switched from SyntheticDigitsDataModule to FSDDDataModule, "
-            "which drops speakers of the former's settings"
+            "audio-lrp: warning: --data is switched from SyntheticDigitsDataModule to FSDDDataModule "
+            "(the command line), which drops speakers of the former's settings"
         )
 
     @pytest.mark.parametrize(

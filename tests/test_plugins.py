@@ -1,5 +1,6 @@
 """A package outside the core, installed like any other, brings its own classes; a broken one breaks nothing else."""
 
+import csv
 import os
 import shutil
 import subprocess
@@ -8,22 +9,16 @@ from pathlib import Path
 
 import pytest
 
-TRAINING = [
-    "fit", "--model=Classifier", "--model.network=ShortNetwork", "--model.network.channels=3",
-    "--data=CorpusDataModule", "--data.corpus=Buzzes", "--data.corpus.root=corpus", "--data.num_folds=3",
-    "--data.cache_dir=beside", "--trainer.accelerator=cpu", "--trainer.devices=1", "--trainer.max_epochs=2",
-    "--trainer.enable_progress_bar=false", "--trainer.logger=false",
-    "--trainer.callbacks+=LRPCallback", "--trainer.callbacks.num_examples=10", "--trainer.callbacks.num_pictures=1",
-    "--trainer.callbacks.composite=EverywhereEpsilon", "--trainer.callbacks.composite.epsilon=1e-4",
-    "--trainer.callbacks+=StepCounter", "--trainer.callbacks.path=steps.txt",
-]  # fmt: skip
+PLUGIN = Path(__file__).parent / "plugin"
+README = Path(__file__).resolve().parents[1] / "README.md"
+TRAINING = ["fit", "--config=tests/plugin/buzzes.yaml", "--trainer.enable_progress_bar=false"]
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the installed plugin, and a second plugin that cannot be imported."""
     source = tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(Path(__file__).parent / "plugin", source)
+    shutil.copytree(PLUGIN, source)
     site = tmp_path_factory.mktemp("site")
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--no-build-isolation", "--target"]
     subprocess.run([*install, str(site), str(source)], check=True)
@@ -36,7 +31,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(site: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run the program in a process of its own that finds the plugins."""
-    environment = os.environ | {"PYTHONPATH": str(site)}
+    shutil.copytree(PLUGIN, folder / "tests" / "plugin", ignore=shutil.ignore_patterns("*.py"), dirs_exist_ok=True)
+    environment = os.environ | {"PYTHONPATH": str(site), "AUDIO_LRP_CACHE": str(folder / "cache")}
     command = [sys.executable, "-m", "audio_lrp", *arguments]
     return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
 
@@ -62,6 +58,8 @@ def checkpoint(folder: Path) -> str:
 def test_a_plugin_trains(trained: Path) -> None:
     assert int((trained / "steps.txt").read_text()) == 2
     assert list(trained.glob("runs/*/*/lrp/*-map-0.png"))
+    (scores,) = trained.glob("runs/*/*/lrp/*scores*.csv")
+    assert "lrp/aopc_from_the_end" in scores.read_text()
 
 
 def test_the_checkpoint_alone_is_tested_and_explained(site: Path, trained: Path) -> None:
@@ -69,16 +67,41 @@ def test_the_checkpoint_alone_is_tested_and_explained(site: Path, trained: Path)
     result = run(site, trained, "test", "--ckpt_path", path, "--run.root=tests")
     assert result.returncode == 0, result.stderr
     assert "test accuracy" in result.stdout
-    result = run(site, trained, "explain", "--checkpoint", path, "corpus/3-0.wav")
+    result = run(site, trained, "explain", "--checkpoint", path, "buzzes/3-0.wav")
     assert result.returncode == 0, result.stderr
     assert "3-0.wav: " in result.stdout
 
 
+@pytest.mark.slow
+def test_a_plugin_sweeps(site: Path, trained: Path) -> None:
+    result = run(site, trained, "sweep", "tests/plugin/channels.yaml")
+    assert result.returncode == 0, result.stderr
+    with (trained / "runs" / "sweeps" / "channels" / "trials.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert [row["state"] for row in rows] == ["complete", "complete"]
+    assert [row["model.init_args.network.init_args.channels"] for row in rows] == ["2", "4"]
+
+
+@pytest.mark.slow
+def test_a_plugin_is_reported(site: Path, trained: Path) -> None:
+    (folder,) = trained.glob("runs/buzzes/*")
+    result = run(site, trained, "report", str(folder))
+    assert result.returncode == 0, result.stderr
+    assert [line for line in result.stderr.splitlines() if "warning" in line and "rattle" not in line] == []
+    page = (folder / "report.html").read_text()
+    for text in ("ShortNetwork", "Buzzes", "EverywhereEpsilon", "from_the_end"):
+        assert text in page, text
+
+
+def test_the_readme_shows_this_very_plugin() -> None:
+    assert f"```python\n{(PLUGIN / 'buzzer.py').read_text()}```" in README.read_text()
+
+
 def test_a_checkpoint_does_not_import_what_nobody_trusts(trained: Path, tmp_path: Path) -> None:
     """The plugin's module can be found here, but the package is not installed as a plugin."""
-    shutil.copy(Path(__file__).parent / "plugin" / "buzzer.py", tmp_path)
+    shutil.copy(PLUGIN / "buzzer.py", tmp_path)
     path = str(trained / checkpoint(trained))
-    for command in (["test", "--ckpt_path", path], ["explain", "--checkpoint", path, str(trained / "corpus/3-0.wav")]):
+    for command in (["test", "--ckpt_path", path], ["explain", "--checkpoint", path, str(trained / "buzzes/3-0.wav")]):
         result = run(tmp_path, tmp_path, *command)
         assert result.returncode == 1
         assert "nor of an installed plugin: if you trust it" in result.stderr
@@ -88,6 +111,6 @@ def test_a_checkpoint_does_not_import_what_nobody_trusts(trained: Path, tmp_path
 
 
 def test_unknown_names_are_answered_with_the_plugins(site: Path, tmp_path: Path) -> None:
-    result = run(site, tmp_path, *TRAINING[:2], "--model.network=ShortNetwrok", *TRAINING[3:])
+    result = run(site, tmp_path, *TRAINING, "--model.network=ShortNetwrok")
     assert result.returncode == 2
     assert "no class is called 'ShortNetwrok': did you mean ShortNetwork?" in result.stderr

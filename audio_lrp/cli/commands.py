@@ -2,10 +2,10 @@
 
 import importlib
 from collections.abc import Sequence
-from difflib import get_close_matches
 from typing import Final, NamedTuple
 
 from audio_lrp.errors import UsageError
+from audio_lrp.nearest import did_you_mean
 
 LIGHTNING: Final = "audio_lrp.cli.lightning_cli"
 
@@ -53,8 +53,7 @@ def run_command(name: str, args: Sequence[str]) -> None:
         UserError: there is no such command, or what it has to say of its arguments and their files.
     """
     if name not in COMMANDS:
-        nearest = get_close_matches(name, COMMANDS, n=2)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else f"choose from {', '.join(COMMANDS)}"
+        hint = did_you_mean(name, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {name!r}: {hint}")
     module = COMMANDS[name].module
     # Lightning's command line is one parser over its four commands, and needs their names.

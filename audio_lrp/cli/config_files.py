@@ -8,6 +8,7 @@ from jsonargparse import ActionConfigFile  # type: ignore[attr-defined]
 
 import audio_lrp.configs
 from audio_lrp.errors import UsageError
+from audio_lrp.nearest import nearest_path
 
 
 def shipped_configs() -> dict[str, Path]:
@@ -28,8 +29,9 @@ def find_config(name: str) -> Path:
     shipped = shipped_configs()
     if name.removesuffix(".yaml") in shipped:
         return shipped[name.removesuffix(".yaml")]
-    nearest = get_close_matches(name, shipped, n=3) or sorted(name for name in shipped if "/" not in name)
-    raise UsageError(f"no file and no shipped configuration is called {name!r}; there is {', '.join(nearest)}")
+    nearest = ", ".join(get_close_matches(name, shipped, n=3) or sorted(name for name in shipped if "/" not in name))
+    on_disk = nearest_path(path, before="; ")
+    raise UsageError(f"no file and no shipped configuration is called {name!r}; there is {nearest}{on_disk}")
 
 
 class ConfigFile(ActionConfigFile):

@@ -1,39 +1,47 @@
 """Mistakes that only a class's constructor finds, told with the option that made it."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import TracebackType
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
-from audio_lrp.cli.layers import flatten
+from audio_lrp.cli.layers import Layer, flatten
+from audio_lrp.cli.places import with_place_of_value
 from audio_lrp.errors import UserError
 
 
 @contextmanager
-def told_as_user_errors(config: Mapping[str, Any]) -> Iterator[None]:
-    """Turn what constructors of other packages raise into one sentence.
+def told_as_user_errors(config: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[None]:
+    """Turn what constructors of other packages raise into one sentence, and say which option made it.
 
     Args:
         config: the configuration that the block makes instances of.
+        layers: what the user said.
 
     Raises:
         UserError: a constructor refused a value.
     """
     try:
         yield
-    except (TypeError, ValueError, MisconfigurationException) as error:
+    except (TypeError, ValueError, MisconfigurationException, UserError) as error:
         causes = list(_causes(error))
-        if any(isinstance(cause, UserError) for cause in causes):
-            raise
+        told = next((cause for cause in causes if isinstance(cause, UserError)), None)
+        if told is not None:
+            option, _ = _maker(told.__traceback__, config)
+            if option is None or "--" in str(told):
+                raise
+            raise with_place_of_value(told, option, layers) from error
         cause = causes[-1]
         if "No supported gpu backend" in str(cause):
             reason = "there is no GPU that PyTorch can use here: run on the CPU with --config trainer/cpu"
         else:
             reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
-        raise UserError(f"{_place(cause.__traceback__, config)}{reason}") from error
+        option, class_name = _maker(cause.__traceback__, config)
+        about = f" ({class_name})" if class_name not in (None, "Trainer") else ""
+        raise UserError(f"--{option}{about}: {reason}" if option else reason) from error
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -43,18 +51,16 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__
 
 
-def _place(traceback: TracebackType | None, config: Mapping[str, Any]) -> str:
-    """The innermost class of the configuration whose constructor was at work, and its option."""
-    options = {"Trainer": "--trainer: "}
+def _maker(traceback: TracebackType | None, config: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """Option and name of the innermost class of the configuration whose constructor was at work."""
+    options = {"Trainer": "trainer"}
     for option, value in flatten(config):
-        class_name = str(value).rsplit(".", 1)[-1]
-        whole_list = re.sub(r"\[[0-9]+\]", "", option)
-        options[class_name] = f"--{whole_list} ({class_name}): "
-    place = ""
+        options[str(value).rsplit(".", 1)[-1]] = re.sub(r"\[[0-9]+\]", "", option)
+    maker = None
     while traceback is not None:
         frame = traceback.tb_frame
         name = type(frame.f_locals.get("self")).__name__
-        if frame.f_code.co_name == "__init__":
-            place = options.get(name, place)
+        if frame.f_code.co_name == "__init__" and name in options:
+            maker = name
         traceback = traceback.tb_next
-    return place
+    return (None, None) if maker is None else (options[maker], maker)

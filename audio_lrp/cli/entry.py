@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from audio_lrp import __version__
-from audio_lrp.cli.commands import overview, run_command
+from audio_lrp.cli.commands import COMMANDS, overview, run_command
 from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable
+from audio_lrp.nearest import did_you_mean
 
 _MISTAKES_ELSEWHERE = ("wandb.errors", "lightning.fabric.utilities.exceptions")
 """Modules of other packages whose errors are the user's mistakes; by name, as importing them takes seconds."""
@@ -41,7 +42,10 @@ def main(args: Sequence[str] | None = None) -> None:
         mistake = _mistake(error)
         if mistake is None:
             raise
-        _fail(" ".join(str(mistake).split()), 2 if isinstance(mistake, UsageError) else 1)
+        text = " ".join(str(mistake).split())
+        if not isinstance(mistake, UsageError):
+            _fail(text, 1)
+        _fail(text if "--help" in text else f"{text} (see {_help(args)})", 2)
 
 
 def _run(args: Sequence[str]) -> None:
@@ -53,9 +57,15 @@ def _run(args: Sequence[str]) -> None:
         case ["--version", *_]:
             print(f"audio-lrp {__version__}")
         case [name, *_] if name.startswith("-"):
-            raise UsageError("options come after the command: audio-lrp fit --config NAME")
+            hint = did_you_mean(name, ("--help", "--version"))
+            raise UsageError(f"{name}: {hint or 'options come after the command, audio-lrp fit --config NAME'}")
         case [name, *rest]:
             run_command(name, rest)
+
+
+def _help(args: Sequence[str]) -> str:
+    """The command that tells more about the one that was given."""
+    return f"audio-lrp {args[0]} --help" if args and args[0] in COMMANDS else "audio-lrp --help"
 
 
 def _mistake(error: BaseException) -> BaseException | None:

@@ -15,8 +15,6 @@ import yaml
 from audio_lrp.cli.config_files import find_config
 from audio_lrp.errors import UsageError
 
-_COMMAND_LINE = "the command line"
-
 LINKED = {
     "model.num_classes": "it follows from the data's task: set data.task",
     "model.representation": "it follows from the data: set data.representation",
@@ -34,19 +32,19 @@ class Layer:
     """One configuration file or one option.
 
     Attributes:
-        origin: the file's name, or the command line.
+        path: the file; None for the command line.
         settings: values by dotted name; ``init_args`` is left out of the names, and a class with settings has its
             path under its own name: ``{"model.network": "AudioNet", "model.network.dropout": 0.3}``. The items of
             lists are numbered, ``callbacks[0]``; one that is appended, as ``--callbacks+=``, has no number.
     """
 
-    origin: str
+    path: Path | None
     settings: dict[str, Any]
 
     @property
-    def is_file(self) -> bool:
-        """Whether the layer is a configuration file."""
-        return self.origin != _COMMAND_LINE
+    def origin(self) -> str:
+        """The file's name, or the command line."""
+        return "the command line" if self.path is None else self.path.name
 
 
 @dataclass(frozen=True)
@@ -57,12 +55,14 @@ class ClassSwitch:
         option: the dotted name of what the class is for.
         before: the class of the earlier layers.
         after: the class that replaces it.
+        origin: where it is replaced, a configuration file's name or the command line.
         left: names of the settings made for ``before`` and for it alone.
     """
 
     option: str
     before: str
     after: str
+    origin: str
     left: tuple[str, ...]
 
 
@@ -80,20 +80,27 @@ def read_layers(arguments: Sequence[str]) -> list[Layer]:
         option, equals, value = word.partition("=")
         if option.startswith("--print_config"):
             continue
+        if re.fullmatch(r"-[a-z][\w.]+", option):
+            raise UsageError(f"unknown option {option}: long options begin with two dashes, -{option}")
         value = value if equals else next(words, "")
         if option in ("-c", "--config"):
+            if not value or value.startswith("-"):
+                raise UsageError(f"{option} needs a configuration: a YAML file, or a shipped one such as quickstart")
             path = find_config(value)
-            layers.append(Layer(path.name, dict(flatten(_load_file(path)))))
+            layers.append(Layer(path, dict(flatten(_load_file(path)))))
         else:
             name = option.lstrip("-").replace(".init_args.", ".").removesuffix(".class_path")
             name = f"{name[:-1]}[]" if name.endswith("+") else name
-            layers.append(Layer(_COMMAND_LINE, dict(flatten(_load_value(value), name))))
+            layers.append(Layer(None, dict(flatten(_load_value(value), name))))
     return layers
 
 
 def _load_file(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
+    except yaml.MarkedYAMLError as error:
+        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
+        raise UsageError(f"{path} is not valid YAML: {error.problem}{line}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, Mapping):
@@ -136,7 +143,7 @@ def refuse_linked_options(layers: Sequence[Layer]) -> None:
     for layer in layers:
         for name, value in layer.settings.items():
             linked = re.sub(r"\[\d*\]", "", name)
-            if linked in LINKED and not (layer.is_file and value in _WRITTEN_BY_THE_PARSER.get(linked, ())):
+            if linked in LINKED and not (layer.path is not None and value in _WRITTEN_BY_THE_PARSER.get(linked, ())):
                 raise UsageError(f"{linked} cannot be set ({layer.origin}): {LINKED[linked]}", linked)
 
 
@@ -166,7 +173,7 @@ def class_switches(layers: Sequence[Layer]) -> list[ClassSwitch]:
                 made_anew = set().union(*(_settings_of(option, later.settings) for later in layers[number:]))
                 left = _settings_of(option, settings) - made_anew
                 if left:
-                    switches.append(ClassSwitch(option, before, value, tuple(sorted(left))))
+                    switches.append(ClassSwitch(option, before, value, layer.origin, tuple(sorted(left))))
         settings |= layer.settings
     return switches
 

@@ -24,6 +24,7 @@ from audio_lrp.cli.construction import told_as_user_errors
 from audio_lrp.cli.from_checkpoint import with_stored_configuration
 from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
 from audio_lrp.cli.parser import Parser, shipped_classes_first
+from audio_lrp.cli.places import with_place
 from audio_lrp.cli.predictions import PredictionTable
 from audio_lrp.cli.summary import summary
 from audio_lrp.cli.trainer import Trainer
@@ -118,9 +119,10 @@ class AudioLRPCLI(LightningCLI):
             with shipped_classes_first():
                 self.config = parser.parse_args(args)
         except UsageError as error:
-            raise _with_origin(error, layers) from error
+            raise with_place(error, layers) from error
         self._warn_of_switches(layers)
-        options = [layer.settings for layer in layers if not layer.is_file]
+        self.layers = layers
+        options = [layer.settings for layer in layers if layer.path is None]
         self.new_folder_wanted = any({"run.root", "run.experiment"} & settings.keys() for settings in options)
 
     def _warn_of_switches(self, layers: Sequence[Layer]) -> None:
@@ -134,8 +136,8 @@ class AudioLRPCLI(LightningCLI):
             fate = [f"{verb} {', '.join(names)}" for verb, names in (("keeps", kept), ("drops", dropped)) if names]
             if fate:
                 _say(
-                    f"warning: --{switch.option} is switched from {switch.before} to {switch.after}, which "
-                    f"{' and '.join(fate)} of the former's settings"
+                    f"warning: --{switch.option} is switched from {switch.before} to {switch.after} "
+                    f"({switch.origin}), which {' and '.join(fate)} of the former's settings"
                 )
 
     def _parse_ckpt_path(self) -> None:
@@ -143,7 +145,7 @@ class AudioLRPCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Data, model and trainer; the optimizer is tried before a logger begins its run."""
-        with told_as_user_errors(self._configuration()):
+        with told_as_user_errors(self._configuration(), self.layers):
             super().instantiate_classes()
             if self.subcommand == "fit":
                 self.model.make_scheduler(self.model.make_optimizer(self.model.parameters()))
@@ -245,12 +247,6 @@ def main(args: Sequence[str]) -> None:
         discard_empty_folders()
     if cli.report:
         print(f"\n{cli.report}")  # last of all, when the W&B run is complete
-
-
-def _with_origin(error: UsageError, layers: Sequence[Layer]) -> UsageError:
-    """The error with the name of the configuration file where the option has its value from one."""
-    last = next((layer for layer in reversed(layers) if error.option in layer.settings), None)
-    return UsageError(f"{error} (in {last.origin})", error.option) if last is not None and last.is_file else error
 
 
 def _settings(config: Any, option: str) -> set[str] | None:

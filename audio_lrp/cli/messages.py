@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Iterable
-from difflib import get_close_matches
 
 import torch
 from jsonargparse import ArgumentParser
@@ -14,6 +13,7 @@ import audio_lrp.callbacks
 import audio_lrp.data
 import audio_lrp.models
 from audio_lrp.errors import UsageError
+from audio_lrp.nearest import did_you_mean
 from audio_lrp.plugins import plugin_classes
 
 _PLUGIN_BASES = (
@@ -57,17 +57,15 @@ def _unknown_option(message: str, options: Iterable[str]) -> UsageError | None:
     option = ".".join([*keys, match[2]])
     class_path = _class_path(after.partition("\n")[0]) or _class_path(before)
     if class_path is None:
-        nearest = get_close_matches(f"--{option}", [known for known in options if known.startswith("--")], n=2)
-        hint = f"did you mean {' or '.join(nearest)}?" if nearest else "see audio-lrp fit --help"
+        hint = did_you_mean(f"--{option}", [known for known in options if known.startswith("--")])
     else:
         settings = _settings(class_path)
-        nearest = [".".join([*keys, near]) for near in get_close_matches(match[2], settings, n=2)]
-        hint = f"{class_path.rsplit('.', 1)[-1]} takes {', '.join(settings)}"
-        if nearest:
-            hint = f"did you mean {' or '.join(f'--{near}' for near in nearest)}?"
-        elif class_path.endswith((".CorpusDataModule", ".Classifier")):
-            hint += "; a configuration or class comes before the options that it brings"
-    return UsageError(f"unknown option --{option}: {hint}", option)
+        hint = did_you_mean(match[2], settings, prefix="".join(f"{key}." for key in ["--" + keys[0], *keys[1:]]))
+        if not hint:
+            hint = f"{class_path.rsplit('.', 1)[-1]} takes {', '.join(settings)}"
+            if class_path.endswith((".CorpusDataModule", ".Classifier")):
+                hint += "; a configuration or class comes before the options that it brings"
+    return UsageError(f"unknown option --{option}{f': {hint}' if hint else ''}", option)
 
 
 def _missing_option(message: str) -> UsageError | None:
@@ -91,8 +89,8 @@ def _unknown_class(message: str) -> UsageError | None:
         if re.search(r"<class '(?:float|int)'>", before[before.rfind("Subtypes:") :]):  # a number would do as well
             return None
         names = _networks() if _keys(before)[-1:] == ["network"] else _class_names()
-        nearest = get_close_matches(match[1], names, n=2)
-        hint = f"did you mean {' or '.join(nearest)}? Or give" if nearest else "give"
+        nearest = did_you_mean(match[1], names)
+        hint = f"{nearest} Or give" if nearest else "give"
         return _about(before, f"no class is called {match[1]!r}: {hint} the class's path, package.module.Class")
     if match := re.search(r"class_path '([^']+)':\s+(No module named [^\n]+|[^\n]+has no attribute [^\n]+)", message):
         return _about(message[: match.start()], f"the class {match[1]} cannot be imported ({match[2]})")
@@ -117,7 +115,8 @@ def _wrong_type(message: str) -> UsageError | None:
     expected = [name for found in re.findall(r"Expected an? (<[^>]+>|\S+\[.*\])", inner) for name in _type_names(found)]
     if not expected:
         return None
-    return _about(before, f"expected {' or '.join(dict.fromkeys(expected))}, got {value[1]}")
+    hint = did_you_mean(value[1], [name.strip("'") for name in expected if name.startswith("'")], before=": ")
+    return _about(before, f"expected {' or '.join(dict.fromkeys(expected))}, got {value[1]}{hint}")
 
 
 def _about(before: str, text: str) -> UsageError:
@@ -154,7 +153,7 @@ def _class_names() -> list[str]:
     bases: list[type] = list(_PLUGIN_BASES)
     while bases:
         subclasses: list[type] = bases.pop().__subclasses__()
-        names |= {subclass.__name__ for subclass in subclasses}
+        names |= {subclass.__name__ for subclass in subclasses if not subclass.__name__.startswith("_")}
         bases += subclasses
     return sorted(names)
 

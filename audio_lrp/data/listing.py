@@ -4,6 +4,7 @@ import os
 from pathlib import Path
 
 from audio_lrp.errors import UserError
+from audio_lrp.nearest import nearest_path
 
 
 def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -42,5 +43,5 @@ def no_recordings(corpus_name: str, root: Path, layout: str, source: str) -> Use
     problem = "holds no recordings" if root.is_dir() else "is not a folder" if root.exists() else "does not exist"
     return UserError(
         f"{root} {problem}: {corpus_name} is expected there as {layout}; "
-        f"set --data.root to its folder (the corpus is at {source})"
+        f"{nearest_path(root) or 'set --data.root to its folder'} (the corpus is at {source})"
     )

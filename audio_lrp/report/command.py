@@ -7,6 +7,7 @@ from pathlib import Path
 
 from audio_lrp.arguments import CommandParser
 from audio_lrp.errors import UserError
+from audio_lrp.nearest import nearest_path
 from audio_lrp.report.rendering import html
 from audio_lrp.report.run_folder import is_run, read_run
 from audio_lrp.report.run_page import run_page
@@ -45,7 +46,7 @@ def report(folder: Path, output: Path | None = None, *, plugins: Collection[str]
             be written.
     """
     if not folder.is_dir():
-        raise UserError(f"there is no folder {folder}: name the folder of a run or a study")
+        raise UserError(f"there is no folder {folder}: {nearest_path(folder) or 'name the folder of a run or a study'}")
     if is_run(folder):
         page = run_page(read_run(folder.resolve()), plugins)
     elif is_study(folder):

@@ -46,6 +46,7 @@ def _run(options: Namespace) -> str:
     # Only now: they need Optuna, and seconds.
     import optuna
 
+    from audio_lrp.cli.places import place_in_file
     from audio_lrp.search.options import printed_config
     from audio_lrp.search.report import write_report
     from audio_lrp.search.study import default_storage, open_study, told_as_user_errors
@@ -59,7 +60,12 @@ def _run(options: Namespace) -> str:
     sweep = make_sweep(content)
     total = _total(options.trials, sweep.run_cap, len(sweep.grid) if sweep.method == "grid" else None)
     first = {name: parameter.example for name, parameter in sweep.parameters.items()}
-    printed_config(sweep.arguments(first))  # an option that does not exist is told now, not by every trial
+    try:
+        printed_config(sweep.arguments(first))  # an option that does not exist is told now, not by every trial
+    except UsageError as error:
+        lost = [name for name in first if name.replace(".init_args.", ".") == error.option]
+        place = place_in_file(options.sweep, f"parameters.{lost[0]}" if lost else "command")
+        raise UsageError(f"{place}: {error}", error.option) from error
     name = options.name or options.sweep.stem
     folder = Path("runs/sweeps") / name
     folder.mkdir(parents=True, exist_ok=True)

@@ -4,7 +4,6 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
@@ -12,6 +11,7 @@ from typing import Any, Final
 import yaml
 
 from audio_lrp.errors import UserError
+from audio_lrp.nearest import nearest_path
 from audio_lrp.search.hyperband import Hyperband, make_hyperband
 from audio_lrp.search.parameters import Parameter, make_parameter, on_grid
 
@@ -79,8 +79,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        near = get_close_matches(path.name, [other.name for other in path.parent.glob("*.yaml")], n=3)
-        hint = f"; there is {', '.join(near)}" if near else ""
+        hint = nearest_path(path, before=": ")
         raise UserError(f"the sweep {path} cannot be read ({error.strerror}){hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"the sweep {path} is not valid YAML: {error}") from error

@@ -10,6 +10,7 @@ from audio_lrp.data.synthetic import MAX_SPEAKERS
 from audio_lrp.errors import UsageError
 from audio_lrp.faithfulness.curves import check_fractions
 from audio_lrp.faithfulness.methods import METHODS
+from audio_lrp.nearest import did_you_mean, nearest_path
 
 SHIPPED: Final = ("tiny", "short", "full")
 """Names of the shipped budgets."""
@@ -74,7 +75,8 @@ def find_budget(name: str) -> Path:
         return _FOLDER / f"{name}.yaml"
     if path.suffix == ".yaml" and path.is_file():
         return path
-    raise UsageError(f"there is no budget {name!r}: choose {', '.join(SHIPPED)}, or give a YAML file of your own")
+    choices = f"choose {', '.join(SHIPPED)}, or give a YAML file of your own"
+    raise UsageError(f"there is no budget {name!r}: {did_you_mean(name, SHIPPED) or nearest_path(path) or choices}")
 
 
 def load_budget(path: Path) -> Budget:

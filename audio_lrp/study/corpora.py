@@ -8,6 +8,7 @@ from typing import Any, Final
 from audio_lrp.data import FSDD, AudioMNIST, Corpus, SyntheticDigits
 from audio_lrp.data.listing import visible_entries, wav_names
 from audio_lrp.errors import UsageError
+from audio_lrp.nearest import did_you_mean, nearest_path
 from audio_lrp.study.budget import SyntheticSize
 
 SYNTHETIC: Final = "synthetic"
@@ -62,7 +63,8 @@ def find_corpus(name: str, synthetic: SyntheticSize) -> StudyCorpus:
         return StudyCorpus(name, corpus, arguments)
     root = Path(name).expanduser().absolute()
     if not root.is_dir():
-        raise UsageError(f"--corpus: there is no folder {root}; give {SYNTHETIC!r} or the folder of a corpus")
+        hint = did_you_mean(name, [SYNTHETIC]) or nearest_path(root) or f"give {SYNTHETIC!r} or the folder of a corpus"
+        raise UsageError(f"--corpus: there is no folder {root}: {hint}")
     corpus = _class_of(root)(root)
     return StudyCorpus(root.resolve().name, corpus, {"root": str(root)})
 
