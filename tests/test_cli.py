@@ -79,6 +79,20 @@ def test_help_is_one_screen_and_needs_no_torch() -> None:
         assert sum(line[9:].split()[:1] == [name] for line in lines[2:-2]) == 1
 
 
+@pytest.mark.parametrize("command", ["fit", "test"])
+def test_help_of_a_command_begins_with_what_is_wanted_first(capsys: pytest.CaptureFixture[str], command: str) -> None:
+    assert exit_code(command, "--help") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith(f"usage: audio-lrp {command} --c")
+    titles = [line for line in lines[1:] if line and not line.startswith(" ") and line.endswith(":")]
+    subjects = [title.split(":")[0] for title in titles]
+    assert subjects == [
+        "what to run", "checkpoint", "where everything is written", "recordings", "network and training",
+        "Lightning's trainer",
+    ]  # fmt: skip
+    assert sum(line.startswith("  --") for line in lines[: lines.index("Lightning's trainer:")]) < 15
+
+
 def test_every_command_has_a_module_with_main() -> None:
     for name, command in COMMANDS.items():
         assert callable(importlib.import_module(command.module).main), name

@@ -163,4 +163,4 @@ def test_other_shells(capsys: pytest.CaptureFixture[str], shell: str) -> None:
 
 def test_unknown_shells(capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code("completion", "tcl") == 2
-    assert "invalid choice: 'tcl'" in capsys.readouterr().err
+    assert "shell: there is no 'tcl'" in capsys.readouterr().err

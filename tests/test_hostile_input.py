@@ -17,8 +17,11 @@ from hypothesis import strategies as st
 from audio_lrp.cli.config_files import shipped_configs
 from audio_lrp.data.audiomnist_metadata import read_genders
 from audio_lrp.data.decode import UnusableRecordingError, decode
+from audio_lrp.data.exclusions import SHIPPED, read_exclusions
 from audio_lrp.errors import UserError
 from audio_lrp.saved_network import SavedNetwork, load_network
+from audio_lrp.search.sweep_file import make_sweep, read_sweep
+from audio_lrp.study.budget import find_budget, load_budget
 
 MEMORY = 2 * 2**30
 """Bytes that reading any of these files, a few thousand bytes long, may take at most."""
@@ -138,6 +141,33 @@ def test_checkpoints(tmp_path: Path, count: int) -> None:
             assert isinstance(saved, SavedNetwork)
 
     fuzz(file.getvalue(), tmp_path / "damaged.ckpt", read, count)
+
+
+SWEEP = Path(__file__).resolve().parents[1] / "sweeps" / "audionet.yaml"
+
+
+@pytest.mark.parametrize(
+    ("original", "read"),
+    [
+        (SWEEP, lambda path: make_sweep(read_sweep(path))),
+        (find_budget("tiny"), load_budget),
+        (SHIPPED["audiomnist"], read_exclusions),
+    ],
+    ids=["sweep", "budget", "exclusions"],
+)
+@counts
+def test_other_yaml_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, original: Path, read: Callable[[Path], object], count: int
+) -> None:
+    monkeypatch.setenv("AUDIOMNIST_ROOT", "corpus")
+
+    def read_or_refuse(path: Path) -> None:
+        try:
+            read(path)
+        except UserError as error:
+            one_sentence(error)
+
+    fuzz(original.read_bytes(), tmp_path / "damaged.yaml", read_or_refuse, count)
 
 
 @few_counts

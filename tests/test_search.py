@@ -162,7 +162,7 @@ class TestSweepFile:
 
     def test_files(self, tmp_path: Path) -> None:
         (tmp_path / "audionet.yaml").write_text("- a\n")
-        with pytest.raises(UserError, match=r"audiont.yaml cannot be read .*; there is audionet.yaml"):
+        with pytest.raises(UserError, match=r"audiont.yaml cannot be read .*: did you mean .*audionet.yaml"):
             read_sweep(tmp_path / "audiont.yaml")
         with pytest.raises(UserError, match="no YAML mapping"):
             read_sweep(tmp_path / "audionet.yaml")

@@ -22,6 +22,7 @@ from audio_lrp.cli.checkpoint import check_weights, continued_run
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
 from audio_lrp.cli.from_checkpoint import with_stored_configuration
+from audio_lrp.cli.help import arrange, parser_settings
 from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.places import with_place
@@ -87,9 +88,12 @@ class AudioLRPCLI(LightningCLI):
     def setup_parser(
         self, add_subcommands: bool, main_kwargs: dict[str, Any], subparser_kwargs: dict[str, Any]
     ) -> None:
-        """Name and version for the main parser."""
+        """Name and version for the main parser, usage and order for those of the commands."""
         main_kwargs |= {"prog": "audio-lrp", "version": __version__, "description": sys.modules["audio_lrp"].__doc__}
+        subparser_kwargs |= {name: parser_settings(name) for name in self.subcommands()}
         super().setup_parser(add_subcommands, main_kwargs, subparser_kwargs)
+        for name, parser in self._subcommand_parsers.items():
+            arrange(parser, name)
         self.parser.add_instantiator(make_wandb_logger, WandbLogger)
         self.parser.add_instantiator(self._make_run, Run)
 

@@ -13,6 +13,7 @@ import yaml
 
 from audio_lrp.data.corpus import Recording
 from audio_lrp.errors import UserError
+from audio_lrp.nearest import did_you_mean, nearest_path
 
 SHIPPED: Final = {"audiomnist": Path(__file__).with_name("audiomnist_exclusions.yaml")}
 """The lists that come with the package, by name."""
@@ -33,10 +34,9 @@ def read_exclusions(name: str | Path) -> dict[str, str]:
     try:
         exclusions = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise UserError(
-            f"the list of exclusions {path} cannot be read ({error.strerror}); give a YAML file, or one of the shipped "
-            f"lists: {', '.join(SHIPPED)}"
-        ) from error
+        choices = f"give a YAML file, or one of the shipped lists: {', '.join(SHIPPED)}"
+        hint = did_you_mean(str(name), SHIPPED) or nearest_path(path) or choices
+        raise UserError(f"the list of exclusions {path} cannot be read ({error.strerror}); {hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
     if exclusions is None:  # nothing but comments

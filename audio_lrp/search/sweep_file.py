@@ -82,7 +82,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
         hint = nearest_path(path, before=": ")
         raise UserError(f"the sweep {path} cannot be read ({error.strerror}){hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UserError(f"the sweep {path} is not valid YAML: {error}") from error
+        raise UserError(f"the sweep {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"the sweep {path} is no YAML mapping: it begins with a key such as 'method: random'")
     return content
