@@ -150,6 +150,10 @@ def test_bash_completes_commands_options_and_configurations(tmp_path: Path, caps
     assert completions(script, "audio-lrp", "da") >= {"data"}
     assert completions(script, "audio-lrp", "fit", "--trainer.max_e") == {"--trainer.max_epochs"}
     assert completions(script, "audio-lrp", "explain", "--che") == {"--checkpoint"}
+    assert completions(script, "audio-lrp", "report", "--out") == {"--output"}
+    assert completions(script, "audio-lrp", "sync", "--h") == {"--help"}
+    assert completions(script, "audio-lrp", "data", "") >= {"download", "check"}
+    assert completions(script, "audio-lrp", "data", "check", "--out") == {"--output"}
     assert completions(script, "audio-lrp", "fit", "--config", "audionet_d") >= {"audionet_digit"}
 
 

@@ -17,6 +17,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 import soundfile
+import torch
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
 
 from audio_lrp.errors import UsageError, UserError
@@ -134,6 +135,25 @@ def test_the_policy_allows_the_style_alone(page: Path) -> None:
         f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'"
     )
+
+
+def test_a_checkpoint_alone_is_enough(trained: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "elsewhere.ckpt"
+    copyfile(next(trained.glob("checkpoints/*.ckpt")), checkpoint)
+    assert exit_code("report", str(checkpoint), *PLUGINS) == 0
+    parts = Parts(tmp_path / "report.html")
+    assert len(parts.sources("img")) >= 10  # explanations, computed anew
+    for text in ("elsewhere.ckpt", "TinyNetwork", "The run was not tested"):
+        assert text in parts.text
+
+
+def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "notes.txt").write_text("hello")
+    assert exit_code("report", str(tmp_path / "notes.txt")) == 1
+    assert "notes.txt is no checkpoint: give a .ckpt file" in capsys.readouterr().err
+    torch.save({"state_dict": {}}, tmp_path / "old.ckpt")
+    assert exit_code("report", str(tmp_path / "old.ckpt")) == 1
+    assert "old.ckpt does not hold its run's configuration: name the folder" in capsys.readouterr().err
 
 
 def test_accuracy_is_the_confusion_matrix_one(page: Path, trained: Path) -> None:

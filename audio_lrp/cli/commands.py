@@ -16,7 +16,7 @@ class Command(NamedTuple):
     Attributes:
         group: what people want when they call it; commands of a group stand together.
         help: what it does, in 60 characters at most.
-        module: where its ``main(args)`` is.
+        module: where its ``main(args)`` is, and ``_parser()`` except for Lightning's commands.
     """
 
     group: str
@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "test": Command("test", "accuracy of a checkpoint on the test speakers", LIGHTNING),
     "predict": Command("test", "a table of predictions for the test recordings", LIGHTNING),
     "explain": Command("explain", "show what a checkpoint hears in recordings", "audio_lrp.explain"),
-    "report": Command("explain", "one HTML file about a run or a study, with sounds", "audio_lrp.report"),
+    "report": Command("explain", "one HTML file about a run or a study, with sounds", "audio_lrp.report.command"),
     "study": Command("repeat", "the paper's experiments, on any corpus", "audio_lrp.study.command"),
     "data": Command("data", "download AudioMNIST; check a corpus for faults", "audio_lrp.data_command"),
     "dashboard": Command("share", "build a W&B workspace and report", "audio_lrp.dashboard"),

@@ -30,20 +30,18 @@ def main(args: Sequence[str] | None = None) -> None:
     whole = argparse.ArgumentParser(prog="audio-lrp")
     commands = whole.add_subparsers()
     for name, command_parser in _command_parsers():
-        parents = [] if command_parser is None else [_completed(command_parser)]
-        commands.add_parser(name, parents=parents, add_help=not parents, help=COMMANDS[name].help)
+        commands.add_parser(name, parents=[_completed(command_parser)], add_help=False, help=COMMANDS[name].help)
     print(shtab.complete(whole, shell))
 
 
-def _command_parsers() -> Iterator[tuple[str, argparse.ArgumentParser | None]]:
-    """Every command's parser, which is None for one that has it in another place than ``_parser``."""
+def _command_parsers() -> Iterator[tuple[str, argparse.ArgumentParser]]:
+    """Every command's parser."""
     lightning = _lightning_parsers()
     for name, command in COMMANDS.items():
         if command.module == LIGHTNING:
             yield name, lightning[name]
         else:
-            make_parser = getattr(importlib.import_module(command.module), "_parser", None)
-            yield name, make_parser() if make_parser else None
+            yield name, importlib.import_module(command.module)._parser()
 
 
 class _CompleteError(Exception):

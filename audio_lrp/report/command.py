@@ -1,4 +1,4 @@
-"""``audio-lrp report FOLDER``: find out what the folder is, make its page, write it."""
+"""``audio-lrp report PATH``: find out whether it is a run, a checkpoint or a study, make its page, write it."""
 
 import sys
 from collections.abc import Collection, Sequence
@@ -9,7 +9,7 @@ from audio_lrp.arguments import CommandParser
 from audio_lrp.errors import UserError
 from audio_lrp.nearest import nearest_path
 from audio_lrp.report.rendering import html
-from audio_lrp.report.run_folder import is_run, read_run
+from audio_lrp.report.run_folder import is_run, read_checkpoint_alone, read_run
 from audio_lrp.report.run_page import run_page
 from audio_lrp.report.study_page import is_study, study_page
 from audio_lrp.tracking.files import replacing
@@ -34,20 +34,24 @@ def report(folder: Path, output: Path | None = None, *, plugins: Collection[str]
     """Write one self-contained HTML file about a run or a study.
 
     Args:
-        folder: of a run, ``runs/NAME/TIME``, or of a study, ``study-NAME``.
-        output: the file; None: ``report.html`` in the folder. It appears when it is complete.
+        folder: of a run, ``runs/NAME/TIME``, or of a study, ``study-NAME``; or a checkpoint alone, which tells of its
+            configuration and explains test clips.
+        output: the file; None: ``report.html`` in the folder, or beside the checkpoint. It appears when it is
+            complete.
         plugins: packages whose classes the run may name, beside audio-lrp's own and installed plugins.
 
     Returns:
         The file, and what is missing in it.
 
     Raises:
-        UserError: the folder is missing or none of a run or a study, a file of a study is damaged, or the file cannot
-            be written.
+        UserError: the folder is missing or none of a run or a study, the checkpoint or a file of a study is damaged,
+            or the file cannot be written.
     """
-    if not folder.is_dir():
+    if not folder.exists():
         raise UserError(f"there is no folder {folder}: {nearest_path(folder) or 'name the folder of a run or a study'}")
-    if is_run(folder):
+    if folder.is_file():
+        page = run_page(read_checkpoint_alone(folder.resolve()), plugins)
+    elif is_run(folder):
         page = run_page(read_run(folder.resolve()), plugins)
     elif is_study(folder):
         page = study_page(folder.resolve(), plugins)
@@ -56,7 +60,7 @@ def report(folder: Path, output: Path | None = None, *, plugins: Collection[str]
             f"{folder} is not the folder of a run or a study, it holds neither config.yaml nor study.json: "
             "name one like runs/NAME/TIME or study-NAME"
         )
-    path = folder / FILENAME if output is None else output
+    path = (folder.parent if folder.is_file() else folder) / FILENAME if output is None else output
     with replacing(path, "choose another place with --output") as temporary:
         temporary.write_text(html(page), encoding="utf-8", errors="replace")
     return Report(path, page.problems)
@@ -86,7 +90,10 @@ def _parser() -> CommandParser:
         description="Write one HTML file about a run or a study: results, curves, relevance maps and sounds.",
     )
     parser.add_argument(
-        "folder", type=Path, metavar="FOLDER", help="the folder of a run, runs/NAME/TIME, or of a study"
+        "folder",
+        type=Path,
+        metavar="FOLDER",
+        help="the folder of a run, runs/NAME/TIME, or of a study; a checkpoint",
     )
     parser.add_argument("--output", type=Path, metavar="FILE", help=f"the file ({FILENAME} in the folder)")
     parser.add_argument(

@@ -1,4 +1,4 @@
-"""A run's folder: its configuration, its log, its best checkpoint."""
+"""A run's folder: its configuration, its log, its best checkpoint; or what a checkpoint alone tells of them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from audio_lrp.errors import UserError
 from audio_lrp.report.file_log import read_files
 from audio_lrp.report.run_log import EPOCH, STEP, RunLog, joined
 from audio_lrp.report.wandb_log import read_wandb
+from audio_lrp.saved_network import DESCRIPTION
 from audio_lrp.tracking.record import CONFIG_FILENAME
 
 
@@ -32,10 +33,10 @@ class BestCheckpoint:
 
 @dataclass(frozen=True)
 class RunFolder:
-    """What lies in a run's folder.
+    """What lies in a run's folder, or in one of its checkpoints.
 
     Attributes:
-        path: the folder.
+        path: the folder; the file where there is a checkpoint alone.
         text: its configuration as YAML.
         config: the same, nested.
         log: what was logged.
@@ -82,14 +83,43 @@ def read_run(folder: Path) -> RunFolder:
     path = folder / CONFIG_FILENAME
     try:
         text = path.read_text(encoding="utf-8")
-        config = yaml.safe_load(text)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"the run's configuration {path} cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(config, Mapping):
-        raise UserError(f"{path} is not the configuration of a run: it holds no options")
+    config = _parsed(path, text)
     logs = [read_wandb(file) for file in sorted(folder.glob("wandb/*run-*/*.wandb"))]
     best, of_checkpoint = _best_checkpoint(folder / "checkpoints")
     return RunFolder(folder, text, config, joined([*logs, read_files(folder), of_checkpoint]), best)
+
+
+def read_checkpoint_alone(path: Path) -> RunFolder:
+    """Read what a checkpoint tells of its run: configuration, step and versions, but nothing that was logged.
+
+    Raises:
+        UserError: it cannot be read, or holds no configuration.
+    """
+    content = read_checkpoint(path)
+    description = content.get(DESCRIPTION)
+    text = description.get("config") if isinstance(description, Mapping) else None
+    if not isinstance(text, str):
+        raise UserError(f"{path} does not hold its run's configuration: name the folder of its run")
+    return RunFolder(path, text, _parsed(path, text), _log_of(content, []), BestCheckpoint(path, None, None))
+
+
+def _parsed(path: Path, text: str) -> Mapping[str, Any]:
+    try:
+        config = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise UserError(f"the run's configuration {path} cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(config, Mapping):
+        raise UserError(f"{path} is not the configuration of a run: it holds no options")
+    return config
+
+
+def _log_of(checkpoint: Mapping[str, Any], problems: list[str]) -> RunLog:
+    """Step, epoch and versions of a checkpoint."""
+    row = {STEP: float(checkpoint.get("global_step", 0)) - 1, EPOCH: float(checkpoint.get("epoch", 0))}
+    versions = {"lightning": str(checkpoint.get("pytorch-lightning_version", "unknown"))}
+    return RunLog(rows=[row], versions=versions, problems=problems)
 
 
 def _best_checkpoint(folder: Path) -> tuple[BestCheckpoint | None, RunLog]:
@@ -104,9 +134,7 @@ def _best_checkpoint(folder: Path) -> tuple[BestCheckpoint | None, RunLog]:
         except UserError as error:
             problems.append(f"{error}.")
             continue
-        row = {STEP: float(content.get("global_step", 0)) - 1, EPOCH: float(content.get("epoch", 0))}
-        versions = {"lightning": str(content.get("pytorch-lightning_version", "unknown"))}
-        log = RunLog(rows=[row], versions=versions, problems=problems)
+        log = _log_of(content, problems)
         for state in content.get("callbacks", {}).values():
             if not isinstance(state, Mapping) or state.get("monitor") is None or state.get("best_model_score") is None:
                 continue
