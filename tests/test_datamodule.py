@@ -12,6 +12,7 @@ from fake_corpus import ToneCorpus
 from audio_lrp.data.augmentation import SpeedPerturbation
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.data.shares import UnrepeatedBatches
 from audio_lrp.errors import UserError
 
 
@@ -120,6 +121,22 @@ def test_training_places_anew_every_epoch_and_evaluation_never(corpus: ToneCorpu
     half = len(module.validated) // 2
     for one, other in zip(module.validated[:half], module.validated[half:], strict=True):
         assert torch.equal(one.input, other.input)
+
+
+@pytest.mark.parametrize(("clips", "processes", "batch_size"), [(7, 2, 3), (20, 3, 4), (9, 2, 4), (9, 2, 1), (4, 4, 8)])
+def test_processes_share_clips_in_equally_many_batches(clips: int, processes: int, batch_size: int) -> None:
+    shares = [UnrepeatedBatches([None] * clips, processes, rank, batch_size) for rank in range(processes)]
+    seen = [position for share in shares for batch in share for position in batch]
+    assert sorted(seen) == list(range(clips))
+    assert len({len(share) for share in shares}) == 1
+    sizes = [len(batch) for share in shares for batch in share]
+    assert 1 <= min(sizes) <= max(sizes) <= max(batch_size, 2)
+    assert len(shares[0]) <= -(-clips // (processes * batch_size))
+
+
+def test_fewer_clips_than_processes_are_repeated() -> None:
+    shares = [list(UnrepeatedBatches([None] * 2, 3, rank, batch_size=4)) for rank in range(3)]
+    assert shares == [[[0]], [[1]], [[0]]]
 
 
 def training_order(datamodule: CorpusDataModule, epoch: int) -> list[int]:

@@ -12,7 +12,6 @@ from torchmetrics import MetricCollection
 from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
-    ORDERS,
     Amplitude,
     Captum,
     Complexity,
@@ -162,15 +161,15 @@ def test_metrics_form_a_collection():
 
 
 def metrics_of(rank=0, processes=1):
-    """Metrics that have seen every n-th example, the last process one less."""
+    """Metrics that have seen every n-th example, the last process one less; two at once, or all in one process."""
     inputs, target, relevance = examples(7)
-    curves, mass = Faithfulness(orders=ORDERS, fractions=(0, 0.25, 0.5, 1)), RelevanceMassAccuracy()
-    sensitivity = MaxSensitivity(Amplitude(), num_samples=2)
-    for begin in range(rank, 7, processes):
-        part = slice(begin, begin + 1)
-        curves.update(network(), inputs[part], target[part], relevance[part])
+    orders = ["morf", "lerf", "amplitude", RandomOrder(2)]
+    curves = Faithfulness(orders, (0, 0.25, 0.5, 1), baseline=MatchedNoise())
+    mass, sensitivity = RelevanceMassAccuracy(), MaxSensitivity(Amplitude(), num_samples=2)
+    for part in torch.arange(rank, 7, processes).split(2 if processes > 1 else 7):
+        curves.update(network(), inputs[part], target[part], relevance[part], index=100 + part)
         mass.update(relevance[part], MASK[None, None])
-        sensitivity.update(network(), inputs[part], target[part])
+        sensitivity.update(network(), inputs[part], target[part], index=100 + part)
     return curves, mass, sensitivity
 
 

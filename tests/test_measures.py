@@ -24,6 +24,7 @@ from audio_lrp.faithfulness import (
     utterance_frames,
     utterance_samples,
 )
+from audio_lrp.faithfulness.draws import drawn, example_generators
 
 
 def maps(batch=6, shape=(1, 5, 9), seed=0):
@@ -127,8 +128,8 @@ def test_max_sensitivity_equals_the_loop():
     model, inputs, target = network(), maps(4, (1, 12)), torch.tensor([0, 1, 2, 0])
     method = Captum("InputXGradient")
     found = max_sensitivity(method, model, inputs, target, radius=0.1, num_samples=5, seed=7)
-    generator = torch.Generator().manual_seed(7)
-    noises = [0.2 * torch.rand(inputs.shape, generator=generator, dtype=torch.float64) - 0.1 for _ in range(5)]
+    generators = example_generators(4, None, seed=7)
+    noises = [0.2 * drawn(torch.rand, (1, 12), generators, like=inputs) - 0.1 for _ in range(5)]
     for example in range(4):
         part = slice(example, example + 1)
         original = method(model, inputs[part], target[part])

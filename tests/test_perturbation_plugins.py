@@ -24,6 +24,7 @@ from audio_lrp.faithfulness import (
     Windows,
     perturbation_curves,
 )
+from audio_lrp.faithfulness.draws import example_generators
 
 
 class Recorder:
@@ -117,7 +118,7 @@ def test_interpolation_equals_numpys():
         torch.rand(40, 1, 3, 15, generator=generator).expand_as(inputs) < torch.linspace(0, 1, 40)[:, None, None, None]
     )
     baseline = Interpolation()
-    filled = baseline.fill(inputs, removed, baseline.reference(inputs, removed, generator)).reshape(-1, 15)
+    filled = baseline.fill(inputs, removed, baseline.reference(inputs, removed, [])).reshape(-1, 15)
     rows = zip(inputs.reshape(-1, 15).numpy(), removed.reshape(-1, 15).numpy(), strict=True)
     np.testing.assert_allclose(filled.numpy(), [interpolated(*row) for row in rows], rtol=1e-5, atol=1e-6)
     assert torch.equal(filled[~removed.reshape(-1, 15)], inputs[~removed])
@@ -129,7 +130,7 @@ def test_noise_has_mean_and_variance_of_what_may_be_removed():
     candidates = torch.zeros_like(inputs, dtype=torch.bool)
     candidates[..., 10000:] = True
     inputs[..., :10000] = 1000
-    noise = MatchedNoise().reference(inputs, candidates, torch.Generator().manual_seed(0))
+    noise = MatchedNoise().reference(inputs, candidates, example_generators(3, None, seed=0))
     chosen = inputs[..., 10000:]
     torch.testing.assert_close(noise.mean(dim=-1), chosen.mean(dim=-1), rtol=0, atol=0.1)
     torch.testing.assert_close(noise.std(dim=-1), chosen.std(dim=-1), rtol=0.03, atol=0)
@@ -186,7 +187,7 @@ class LastFirst(Order):
 
     name = "last"
 
-    def scores(self, removable, generator):
+    def scores(self, removable, generators):
         return torch.arange(removable.partition.count, dtype=torch.float64).expand(len(removable.input), -1)
 
 
@@ -196,7 +197,7 @@ class Halves(Units):
 
 
 class Negated(Baseline):
-    def reference(self, input, candidates, generator):  # noqa: A002
+    def reference(self, input, candidates, generators):  # noqa: A002
         return -input
 
 
@@ -215,7 +216,7 @@ def test_own_units_baseline_and_order_plug_in():
 
 def test_own_order_with_scores_of_another_shape_is_refused():
     class Wrong(LastFirst):
-        def scores(self, removable, generator):
+        def scores(self, removable, generators):
             return torch.zeros(3)
 
     with pytest.raises(UserError, match=r"order 'last' gave scores of shape \[3\]"):

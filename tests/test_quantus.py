@@ -19,6 +19,7 @@ from audio_lrp.faithfulness import (
     relevance_rank_accuracy,
     sparseness,
 )
+from audio_lrp.faithfulness.draws import drawn, example_generators
 
 quantus = pytest.importorskip("quantus", reason="Quantus comes with the extra 'test'")
 
@@ -103,11 +104,11 @@ def test_complexity(ours, theirs):
 
 def test_max_sensitivity():
     model, inputs, target, _ = setting()
-    generator = torch.Generator().manual_seed(4)
+    generators = example_generators(len(inputs), None, seed=4)
 
     def noise(arr, **_):
-        drawn = torch.rand(inputs.shape, generator=generator).numpy().reshape(arr.shape)
-        return arr + np.float32(0.1) * (2 * drawn - 1)
+        numbers = drawn(torch.rand, inputs.shape[1:], generators, like=inputs).numpy().reshape(arr.shape)
+        return arr + np.float32(0.1) * (2 * numbers - 1)
 
     metric = quantus.MaxSensitivity(nr_samples=6, perturb_func=noise, **quiet())
     expected = evaluate(metric, model, inputs, target, None, explain_func=explain)

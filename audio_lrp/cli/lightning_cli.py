@@ -1,6 +1,7 @@
 """LightningCLI for audio-lrp: fit, validate, test and predict, their options, and what is done around a run."""
 
 import inspect
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -244,6 +245,7 @@ def main(args: Sequence[str]) -> None:
     Raises:
         UserError: what the user can mend; what jsonargparse raises may have it as its cause.
     """
+    tell_other_machines()
     try:
         with wandb_session(), with_stored_configuration(args) as complete:
             cli = AudioLRPCLI(complete)
@@ -251,6 +253,15 @@ def main(args: Sequence[str]) -> None:
         discard_empty_folders()
     if cli.report:
         print(f"\n{cli.report}")  # last of all, when the W&B run is complete
+
+
+def tell_other_machines() -> None:
+    """Let what only the first process does know, before there is a trainer, that this machine is not the first.
+
+    Lightning looks at the variables of torchrun and SLURM for that, but not at the one that it is itself told by.
+    """
+    if os.environ.get("NODE_RANK", "0") != "0" and getattr(rank_zero_only, "rank", 0) == 0:
+        rank_zero_only.rank = 1  # type: ignore[attr-defined]
 
 
 def _settings(config: Any, option: str) -> set[str] | None:

@@ -17,6 +17,7 @@ from audio_lrp.data.dataset import ClipDataset
 from audio_lrp.data.joined import JoinedDataset
 from audio_lrp.data.placement import place, placement_offsets
 from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, SpectrogramScale, Waveform
+from audio_lrp.data.shares import UnrepeatedBatches
 from audio_lrp.data.splits import SplitName, require_labels, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.data.training_loader import ResumableLoader, seed_batch
@@ -31,7 +32,8 @@ _EVALUATION_EPOCH = -1
 class CorpusDataModule(L.LightningDataModule):
     """Batches of any corpus for one task and one fold.
 
-    With several processes (DDP), validation and test repeat at most one clip per process, so that all get equally many.
+    Several processes (DDP) share the clips: training repeats some in each epoch so that all get equally many,
+    validation and test see every clip once (see `audio_lrp.data.shares.UnrepeatedBatches`).
 
     Args:
         corpus: the corpus; in a configuration the class path of any :class:`~audio_lrp.data.corpus.Corpus`.
@@ -198,7 +200,7 @@ class CorpusDataModule(L.LightningDataModule):
             index -= len(corpus.recordings)
         raise IndexError("no corpus of this data module has so many recordings")
 
-    def _loader(self, split: SplitName) -> DataLoader[Batch]:
+    def _loader(self, split: SplitName, **changed: Any) -> DataLoader[Batch]:
         settings: dict[str, Any] = {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
@@ -207,7 +209,7 @@ class CorpusDataModule(L.LightningDataModule):
             "pin_memory": torch.cuda.is_available(),
         }
         if split != "train":
-            return DataLoader(self.splits[split], **settings)
+            return DataLoader(self.splits[split], **(settings | changed))
         order = self._training_order()
         return ResumableLoader(self.training_clips, sampler=order, first_batch=self._batches_done, **settings)
 
@@ -217,8 +219,19 @@ class CorpusDataModule(L.LightningDataModule):
 
     def _training_order(self) -> DistributedSampler[Batch]:
         """An order that depends on seed and epoch alone, also in a training that was taken up again."""
-        processes, rank = (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-        return DistributedSampler(self.training_clips, processes, rank, shuffle=True, seed=self.seed)
+        return DistributedSampler(self.training_clips, *self._processes(), shuffle=True, seed=self.seed)
+
+    def _processes(self) -> tuple[int, int]:
+        """Number of processes that share the clips, and which of them this one is."""
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+    def _evaluation_loader(self, split: SplitName) -> DataLoader[Batch]:
+        """This process's share of a split."""
+        processes, rank = self._processes()
+        if processes == 1:
+            return self._loader(split)
+        share = UnrepeatedBatches(self.splits[split], processes, rank, self.batch_size)
+        return self._loader(split, batch_size=None, sampler=share)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         """Copy from page-locked memory without waiting."""
@@ -232,14 +245,14 @@ class CorpusDataModule(L.LightningDataModule):
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Validation clips."""
-        return self._loader("validate")
+        return self._evaluation_loader("validate")
 
     def test_dataloader(self) -> DataLoader[Batch]:
         """Test clips."""
-        return self._loader("test")
+        return self._evaluation_loader("test")
 
     def predict_dataloader(self) -> DataLoader[Batch]:
-        """Test clips."""
+        """Test clips; Lightning shares them out itself."""
         return self._loader("test")
 
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:

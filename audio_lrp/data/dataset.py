@@ -39,8 +39,8 @@ class ClipDataset(Dataset[Batch]):
     def __len__(self) -> int:
         return len(self.index)
 
-    def __getitem__(self, position: int) -> Batch:
-        return self.__getitems__([position])
+    def __getitem__(self, position: int | list[int]) -> Batch:
+        return self.__getitems__([position] if isinstance(position, int) else position)
 
     def __getitems__(self, positions: list[int]) -> Batch:
         """The batch of the clips at ``positions``; the data loader calls this instead of one ``__getitem__`` a clip."""

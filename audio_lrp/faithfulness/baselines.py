@@ -1,9 +1,12 @@
 """Baselines: what stands in the place of removed values."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from audio_lrp.faithfulness.draws import drawn
 
 
 class Baseline(ABC):
@@ -22,13 +25,19 @@ class Baseline(ABC):
         self.silence = silence
 
     @abstractmethod
-    def reference(self, input: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:  # noqa: A002
+    def reference(
+        self,
+        input: Tensor,  # noqa: A002
+        candidates: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
         """Replacement of each value, broadcastable to the input, computed once for a batch.
 
         Args:
             input: [B, C, ...].
             candidates: which values may be removed, bool of the same shape.
-            generator: for random replacements, on the CPU: the same on every device.
+            generators: one for each example, for random replacements: the same numbers in every batch and on every
+                device.
         """
 
     def fill(self, input: Tensor, removed: Tensor, reference: Tensor) -> Tensor:  # noqa: A002
@@ -54,7 +63,12 @@ class Silence(Baseline):
         tensor([[[0., 1., 2.]]])
     """
 
-    def reference(self, input: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:  # noqa: A002
+    def reference(
+        self,
+        input: Tensor,  # noqa: A002
+        candidates: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
         """Silence for each value [B, 1, ...]."""
         return input.new_full([len(input)] + [1] * (input.ndim - 1), self.silence)
 
@@ -62,9 +76,14 @@ class Silence(Baseline):
 class MatchedNoise(Baseline):
     """Gaussian noise with the mean and variance of what may be removed of each input: its level stays the same."""
 
-    def reference(self, input: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:  # noqa: A002
+    def reference(
+        self,
+        input: Tensor,  # noqa: A002
+        candidates: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
         """Noise of the input's shape, the same for all orders and fractions."""
-        noise = torch.randn(input.shape, generator=generator, dtype=input.dtype).to(input.device)
+        noise = drawn(torch.randn, input.shape[1:], generators, like=input)
         axes = tuple(range(1, input.ndim))
         count = candidates.sum(dim=axes, keepdim=True).clamp(min=1)
         mean = (input * candidates).sum(dim=axes, keepdim=True) / count
@@ -84,7 +103,12 @@ class Interpolation(Baseline):
         tensor([[[3., 4., 5., 6., 6.]]])
     """
 
-    def reference(self, input: Tensor, candidates: Tensor, generator: torch.Generator) -> Tensor:  # noqa: A002
+    def reference(
+        self,
+        input: Tensor,  # noqa: A002
+        candidates: Tensor,
+        generators: Sequence[torch.Generator],
+    ) -> Tensor:
         """Silence, for rows of which nothing is left [B, 1, ...]."""
         return input.new_full([len(input)] + [1] * (input.ndim - 1), self.silence)
 

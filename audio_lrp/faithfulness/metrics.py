@@ -27,7 +27,8 @@ class Faithfulness(Metric):
 
     ``compute`` returns the mean over the examples of every score that orders and fractions allow, see `all_scores`:
     ``aopc_<order>``, ``aupc_<order>``, ``srg``, ``comprehensiveness``, ``sufficiency``. ``curves`` returns the curves
-    themselves, for rows of a table or confidence intervals; ``plot`` draws them.
+    themselves, for rows of a table or confidence intervals; ``plot`` draws them. Several processes get what one would
+    that sees all their examples, also along random orders where each example's index is given.
 
     Args:
         orders: names out of `ORDERS`, or orders of your own.
@@ -85,9 +86,11 @@ class Faithfulness(Metric):
         target: Tensor,
         relevance: Tensor,
         candidates: Tensor | None = None,
+        index: Tensor | None = None,
     ) -> None:
         """Follow the curves of a batch; for the arguments see `perturbation_curves`."""
-        curves = perturbation_curves(predict, input, target, relevance, candidates=candidates, **self._options)
+        given: dict[str, Any] = {"candidates": candidates, "index": index}
+        curves = perturbation_curves(predict, input, target, relevance, **given, **self._options)
         self.outcomes.append(curves.outcomes.movedim(2, 0).to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
@@ -229,13 +232,20 @@ class MaxSensitivity(_ExampleMean):
         self.num_samples = num_samples
         self.seed = seed
 
-    def update(self, network: nn.Module, input: Tensor, target: Tensor) -> None:  # noqa: A002
-        """Explain a batch of inputs [B, ...] for the classes in target [B]."""
+    def update(
+        self,
+        network: nn.Module,
+        input: Tensor,  # noqa: A002
+        target: Tensor,
+        index: Tensor | None = None,
+    ) -> None:
+        """Explain a batch; for the arguments see `max_sensitivity`."""
         self._add(
             max_sensitivity(
                 *(self.method, network, input, target),
                 radius=self.radius,
                 num_samples=self.num_samples,
                 seed=self.seed,
+                index=index,
             )
         )

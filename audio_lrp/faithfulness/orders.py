@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from audio_lrp.errors import UserError
+from audio_lrp.faithfulness.draws import drawn
 from audio_lrp.faithfulness.units import Partition
 
 
@@ -36,19 +37,19 @@ class Order(ABC):
 
     Attributes:
         name: how results call it.
-        repetitions: how often it is followed, with a generator seeded anew each time.
+        repetitions: how often it is followed, with generators seeded anew each time.
     """
 
     name: ClassVar[str]
     repetitions: int = 1
 
     @abstractmethod
-    def scores(self, removable: Removable, generator: torch.Generator) -> Tensor:
+    def scores(self, removable: Removable, generators: Sequence[torch.Generator]) -> Tensor:
         """Score of each unit [B, U]: the highest goes first, of equal ones the one that comes first in the input.
 
         Args:
             removable: the inputs and their units.
-            generator: for random scores, on the CPU: the same on every device.
+            generators: one for each example, for random scores: the same numbers in every batch and on every device.
         """
 
 
@@ -57,7 +58,7 @@ class MostRelevantFirst(Order):
 
     name = "morf"
 
-    def scores(self, removable: Removable, generator: torch.Generator) -> Tensor:
+    def scores(self, removable: Removable, generators: Sequence[torch.Generator]) -> Tensor:
         """Sum of the relevance of each unit's candidates."""
         return removable.partition.sum(removable.relevance * removable.candidates)
 
@@ -67,7 +68,7 @@ class LeastRelevantFirst(Order):
 
     name = "lerf"
 
-    def scores(self, removable: Removable, generator: torch.Generator) -> Tensor:
+    def scores(self, removable: Removable, generators: Sequence[torch.Generator]) -> Tensor:
         """Minus the sum of the relevance of each unit's candidates."""
         return -removable.partition.sum(removable.relevance * removable.candidates)
 
@@ -86,10 +87,10 @@ class RandomOrder(Order):
             raise UserError(f"repetitions of RandomOrder is {repetitions}: pass 1 or more")
         self.repetitions = repetitions
 
-    def scores(self, removable: Removable, generator: torch.Generator) -> Tensor:
+    def scores(self, removable: Removable, generators: Sequence[torch.Generator]) -> Tensor:
         """Uniform numbers."""
-        shape = len(removable.input), removable.partition.count
-        return torch.rand(shape, generator=generator, dtype=torch.float64).to(removable.input.device)
+        like = torch.empty(0, dtype=torch.float64, device=removable.input.device)
+        return drawn(torch.rand, [removable.partition.count], generators, like)
 
 
 class LoudestFirst(Order):
@@ -97,7 +98,7 @@ class LoudestFirst(Order):
 
     name = "amplitude"
 
-    def scores(self, removable: Removable, generator: torch.Generator) -> Tensor:
+    def scores(self, removable: Removable, generators: Sequence[torch.Generator]) -> Tensor:
         """Sum of the distances from silence of each unit's candidates."""
         return removable.partition.sum((removable.input - removable.silence).abs() * removable.candidates)
 

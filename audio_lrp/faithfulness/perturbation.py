@@ -12,6 +12,7 @@ from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.baselines import Baseline, Silence
 from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, PerturbationCurves, check_fractions
+from audio_lrp.faithfulness.draws import example_generators
 from audio_lrp.faithfulness.orders import Order, Removable, orders_by_name, positions
 from audio_lrp.faithfulness.units import Partition, Units
 
@@ -31,6 +32,7 @@ def perturbation_curves(
     candidates: Tensor | None = None,
     transform: STFT | None = None,
     seed: int = 0,
+    index: Tensor | None = None,
     chunk_size: int = 16,
 ) -> PerturbationCurves:
     """Remove the input unit by unit, in several orders, and follow the prediction (pixel flipping, Bach et al., 2015).
@@ -55,6 +57,8 @@ def perturbation_curves(
         transform: removes bins, frames or bands of waveforms in this STFT's plane and transforms what is left back,
             phases untouched; units and orders are those of spectrograms then. `STFT.relevance` gives the relevance.
         seed: of random orders and noise; torch's global generators are neither used nor advanced.
+        index: a number for each example, such as that of its recording, integer [B]: random orders and noise depend on
+            it and the seed alone, so they are the same in any batch and process; None: its place in the batch.
         chunk_size: how many perturbed inputs are predicted at once; bounds the memory, does not change the result.
             CPUs are fastest with few, whose activations stay in the cache; for a GPU take hundreds.
 
@@ -89,8 +93,8 @@ def perturbation_curves(
             candidates = values != filling.silence
         partition = Partition(unit, values.shape[2:], input.device)
         removable = Removable(values, relevance, candidates, filling.silence, partition)
-        ranks, holding = _ranks(order_list, removable, seed)
-        reference = filling.reference(values, candidates, _generator(seed)).expand_as(values)
+        ranks, holding = _ranks(order_list, removable, index, seed)
+        reference = filling.reference(values, candidates, example_generators(len(input), index, seed)).expand_as(values)
         steps = torch.tensor(fractions, dtype=torch.float64, device=input.device)
         counts = torch.round(steps[:, None] * holding.sum(dim=1))
 
@@ -105,14 +109,15 @@ def perturbation_curves(
     return PerturbationCurves(steps.cpu(), names, repetitions, outcomes.cpu())
 
 
-def _ranks(orders: Sequence[Order], removable: Removable, seed: int) -> tuple[Tensor, Tensor]:
+def _ranks(orders: Sequence[Order], removable: Removable, index: Tensor | None, seed: int) -> tuple[Tensor, Tensor]:
     """Position of each unit in each curve, int32 [K, B, U], and which units hold candidates, bool [B, U]."""
     holding = removable.partition.sum(removable.candidates) > 0
     ranks = []
     for order in orders:
         for repetition in range(order.repetitions):
             # Seeded anew for each curve: an order does not depend on which others are followed.
-            scores = order.scores(removable, _generator(seed + 1 + repetition))
+            generators = example_generators(len(holding), index, seed + 1 + repetition)
+            scores = order.scores(removable, generators)
             if scores.shape != holding.shape:
                 raise UserError(
                     f"order {order.name!r} gave scores of shape {list(scores.shape)}: it must return one score per "
@@ -120,11 +125,6 @@ def _ranks(orders: Sequence[Order], removable: Removable, seed: int) -> tuple[Te
                 )
             ranks.append(positions(scores, holding))
     return torch.stack(ranks), holding
-
-
-def _generator(seed: int) -> torch.Generator:
-    """A generator of its own, on the CPU: the same numbers on every device."""
-    return torch.Generator().manual_seed(seed)
 
 
 def _follow(

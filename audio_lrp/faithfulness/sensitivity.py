@@ -4,6 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from audio_lrp.errors import UserError
+from audio_lrp.faithfulness.draws import drawn, example_generators
 from audio_lrp.faithfulness.methods import AttributionMethod
 
 
@@ -16,6 +17,7 @@ def max_sensitivity(
     radius: float = 0.02,
     num_samples: int = 10,
     seed: int = 0,
+    index: Tensor | None = None,
 ) -> Tensor:
     """Largest relative change of an explanation within a small neighbourhood of the input.
 
@@ -31,6 +33,7 @@ def max_sensitivity(
         radius: largest change of a value, in the input's units.
         num_samples: how many noises are tried.
         seed: of the noise; torch's global generators are neither used nor advanced.
+        index: a number for each example, on which its noise depends; see `perturbation_curves`.
 
     Returns:
         Sensitivity of each example, float64 [B]; lower is more robust.
@@ -40,13 +43,13 @@ def max_sensitivity(
     """
     if radius <= 0 or num_samples < 1:
         raise UserError(f"radius {radius} and num_samples {num_samples} must be positive")
-    generator = torch.Generator().manual_seed(seed)
+    generators = example_generators(len(input), index, seed)
     original = method(network, input, target).flatten(1).double()
     size = torch.linalg.vector_norm(original, dim=1)
     worst = torch.zeros_like(size)
     for _ in range(num_samples):
-        noise = radius * (2 * torch.rand(input.shape, generator=generator, dtype=input.dtype) - 1)
-        changed = method(network, input + noise.to(input.device), target).flatten(1).double()
+        noise = radius * (2 * drawn(torch.rand, input.shape[1:], generators, like=input) - 1)
+        changed = method(network, input + noise, target).flatten(1).double()
         worst = torch.maximum(worst, torch.linalg.vector_norm(changed - original, dim=1))
     relative: Tensor = worst / size
     return relative

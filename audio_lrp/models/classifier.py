@@ -1,5 +1,6 @@
 """The LightningModule that trains a network to classify clips."""
 
+import math
 from argparse import Namespace
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, Protocol
@@ -9,7 +10,7 @@ import torch
 from lightning.pytorch.cli import LRSchedulerCallable, OptimizerCallable
 from lightning.pytorch.utilities.types import LRSchedulerConfigType, OptimizerLRScheduler
 from torch import Tensor, nn
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix, MulticlassF1Score
 
 from audio_lrp.errors import UserError
@@ -80,6 +81,9 @@ class Classifier(L.LightningModule):
         )
         self.validation_scores = scores.clone(prefix="val/")
         self.test_scores = scores.clone(prefix="test/")
+        # Not left to Lightning, whose mean over processes rounds the number of clips in each; NaN stays NaN.
+        self.validation_loss = MeanMetric(nan_strategy=math.nan)
+        self.test_loss = MeanMetric(nan_strategy=math.nan)
         self.confusion_matrix = MulticlassConfusionMatrix(num_classes)
 
     def _check_representation(self) -> None:
@@ -108,16 +112,16 @@ class Classifier(L.LightningModule):
         if self.mixup > 0:
             network_input, target = mix(network_input, target, self.mixup)
         loss = nn.functional.cross_entropy(self(network_input).float(), target, label_smoothing=self.label_smoothing)
-        self.log("train/loss", loss, batch_size=len(batch))
+        self.log("train/loss", loss, batch_size=len(batch), sync_dist=True)
         return loss
 
     def validation_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """Update loss and scores with one validation batch."""
-        self._evaluate(batch, "val", self.validation_scores)
+        self._evaluate(batch, "val", self.validation_loss, self.validation_scores)
 
     def test_step(self, batch: LabelledBatch, batch_idx: int) -> None:
         """Update loss, scores and confusion matrix with one test batch."""
-        logits = self._evaluate(batch, "test", self.test_scores)
+        logits = self._evaluate(batch, "test", self.test_loss, self.test_scores)
         self.confusion_matrix.update(logits, batch.label)
 
     def predict_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
@@ -125,11 +129,11 @@ class Classifier(L.LightningModule):
         probabilities: Tensor = self(batch.input).float().softmax(dim=-1)
         return probabilities
 
-    def _evaluate(self, batch: LabelledBatch, stage: str, scores: MetricCollection) -> Tensor:
+    def _evaluate(self, batch: LabelledBatch, stage: str, loss: MeanMetric, scores: MetricCollection) -> Tensor:
         logits: Tensor = self(batch.input).float()
-        loss = nn.functional.cross_entropy(logits, batch.label)
+        loss.update(nn.functional.cross_entropy(logits, batch.label), weight=len(batch))
         scores.update(logits, batch.label)
-        self.log(f"{stage}/loss", loss, batch_size=len(batch), sync_dist=True, prog_bar=stage == "val")
+        self.log(f"{stage}/loss", loss, batch_size=len(batch), prog_bar=stage == "val")
         self.log_dict(scores, batch_size=len(batch), prog_bar=stage == "val")
         return logits
 

@@ -75,10 +75,10 @@ def explain_all(subject: Subject, study: Study, folder: Path) -> None:
     """Explain test clips; write perturbation curves, scores, randomisation and relevance by band."""
     method = LRP(study.composite, chunk_size=CHUNK)
     found: list[Findings] = []
-    for number, batch in enumerate(subject.explained_batches(study.budget.explained_clips)):
-        if number == 0:
+    for batch in subject.explained_batches(study.budget.explained_clips):
+        if not found:
             probe(subject, method, batch, folder)
-        found.append(explain_batch(subject, method, batch, study.budget, seed=number))
+        found.append(explain_batch(subject, method, batch, study.budget))
     curves = joined_curves([each.curves for each in found])
     speaker = torch.cat([each.speaker for each in found])
     of_clips = {name: torch.cat([each.scores[name] for each in found]) for name in found[0].scores}
@@ -89,12 +89,12 @@ def explain_all(subject: Subject, study: Study, folder: Path) -> None:
     write_rows(folder / "bands.csv", band_rows(bands, label, subject.data.class_names))
 
 
-def explain_batch(subject: Subject, method: LRP, batch: Batch, budget: Budget, seed: int) -> Findings:
+def explain_batch(subject: Subject, method: LRP, batch: Batch, budget: Budget) -> Findings:
     """Explain some clips and test the explanations."""
     silence = subject.data.input_representation.silence
     relevance = method(subject.network, batch.input, batch.label)
     orders = ("morf", "lerf", RandomOrder(budget.random_orders), "amplitude")
-    shared: dict[str, Any] = {"fractions": budget.fractions, "baseline": silence, "seed": seed}
+    shared: dict[str, Any] = {"fractions": budget.fractions, "baseline": silence, "index": batch.index}
     curves = perturbation_curves(subject.network, batch.input, batch.label, relevance, orders=orders, **shared)
     for name in budget.competitors:
         other = method_by_name(name)(subject.network, batch.input, batch.label)

@@ -1,0 +1,194 @@
+"""Two processes that share a training, as two GPUs or two machines do, against one process with the whole batches."""
+
+import csv
+import os
+import socket
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from command_line import only_folder, tiny_run
+from fake_corpus import ToneCorpus
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.utilities import rank_zero_only
+from torch import nn
+
+from audio_lrp.callbacks import ConfusionMatrixCallback, LRPCallback
+from audio_lrp.cli.lightning_cli import tell_other_machines
+from audio_lrp.data.batch import Batch
+from audio_lrp.data.corpus import Recording
+from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.faithfulness import LRP, Faithfulness, MatchedNoise, MaxSensitivity, RelevanceMassAccuracy, Sparseness
+from audio_lrp.models import Classifier
+from audio_lrp.tracking.run import Run
+
+TESTS = Path(__file__).parent
+BATCH = 8
+
+
+class UnevenCorpus(ToneCorpus):
+    """16 clips to train on, whole batches; 11 to validate and 9 to test, which two processes cannot share evenly."""
+
+    def scan(self) -> list[Recording]:
+        return [
+            recording
+            for recording in super().scan()
+            if recording.digit + 10 * recording.repetition < {"s0": 16, "s1": 9, "s2": 11}[recording.speaker]
+        ]
+
+
+class Normalised(nn.Sequential):
+    """A waveform network without randomness; the buffers of its normalisation are exchanged in every forward pass."""
+
+    def __init__(self, num_classes: int) -> None:
+        normalisation = nn.BatchNorm1d(4, affine=False)
+        normalisation.momentum = 0.0
+        super().__init__(
+            nn.Conv1d(1, 4, 16, stride=8), normalisation.eval(), nn.ReLU(), nn.MaxPool1d(8), nn.Flatten(),
+            nn.Linear(496, num_classes),
+        )  # fmt: skip
+
+    def train(self, mode: bool = True) -> "Normalised":
+        """With running statistics throughout: those of a share of a batch are not those of the batch."""
+        super().train(mode)
+        self[1].eval()
+        return self
+
+
+class Explained(Classifier):
+    """Tests explanations by metrics in the test loop."""
+
+    def __init__(self) -> None:
+        # Not Adam, which makes large steps of what rounding leaves of small gradients.
+        super().__init__(Normalised, 10, "waveform", partial(torch.optim.SGD, lr=0.02))
+        self.faithfulness = Faithfulness(["morf", "lerf", "random"], (0, 0.1, 0.5), baseline=MatchedNoise())
+        self.mass, self.sparseness = RelevanceMassAccuracy(), Sparseness()
+        self.sensitivity = MaxSensitivity(LRP(), num_samples=2)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        super().test_step(batch, batch_idx)
+        relevance = LRP()(self.network, batch.input, batch.label)
+        self.faithfulness.update(self.network, batch.input, batch.label, relevance, index=batch.index)
+        place = torch.arange(relevance.shape[-1])
+        mask = (place >= batch.offset[:, None]) & (place < (batch.offset + batch.length / 2)[:, None])
+        self.mass.update(relevance, mask[:, None])
+        self.sparseness.update(relevance)
+        self.sensitivity.update(self.network, batch.input, batch.label, index=batch.index)
+        names = ("mass", "sparseness", "sensitivity")
+        self.log_dict({f"test/{name}": getattr(self, name) for name in names}, batch_size=len(batch))
+
+    def on_test_epoch_end(self) -> None:
+        self.log_dict({f"test/{name}": value for name, value in self.faithfulness.compute().items()})
+
+
+def train(folder: Path, processes: int, **options: Any) -> None:
+    """Train and test; leave weights and all that was logged in the folder."""
+    L.seed_everything(1)
+    corpus = UnevenCorpus(folder.parent / "tones", speakers=3, repetitions=2)
+    data = CorpusDataModule(corpus, num_folds=3, batch_size=BATCH // processes, cache_dir="beside")
+    explain = LRPCallback(every_n_epochs=2, num_examples=4, num_pictures=0, fractions=(0, 0.1, 0.5), on_error="raise")
+    trainer = L.Trainer(
+        accelerator="cpu",
+        max_epochs=2,
+        log_every_n_steps=1,
+        logger=CSVLogger(folder, name="", version=""),
+        callbacks=[explain, ConfusionMatrixCallback()],
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        **options,
+    )
+    module = Explained()
+    trainer.fit(module, data)
+    trainer.test(module, data, verbose=False)
+    if trainer.is_global_zero:
+        torch.save(module.state_dict(), folder / "weights.pt")
+
+
+def on_two_nodes(command: list[str], folder: Path, seconds: float = 200) -> None:
+    """Run a command as on two machines, which Lightning is told of by environment variables."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
+    processes = []
+    try:
+        for node in range(2):
+            environment = os.environ | meeting | {"NODE_RANK": str(node), "OMP_NUM_THREADS": "1"}
+            environment["PYTHONPATH"] = str(TESTS)
+            with (folder / f"node-{node}.log").open("w") as log:
+                processes.append(subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log))
+        codes = [process.wait(timeout=seconds) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    logs = [(folder / f"node-{node}.log").read_text() for node in range(2)]
+    assert codes == [0, 0], logs
+
+
+def logged(folder: Path) -> list[dict[str, float]]:
+    """Rows of numbers, in the order of the steps."""
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]
+
+
+def test_two_processes_agree_with_one(tmp_path: Path) -> None:
+    """Weights, losses, scores, confusions, metrics of explanations and the callback's scores."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    train(one, 1, devices=1)
+    code = f"import test_distributed as t; t.train(t.Path({str(two)!r}), 2, strategy='ddp', devices=1, num_nodes=2)"
+    on_two_nodes([sys.executable, "-c", code], tmp_path)
+    expected, found = logged(one), logged(two)
+    assert {name.partition("/")[0] for row in expected for name in row} == {
+        "epoch",
+        "step",
+        "train",
+        "val",
+        "test",
+        "lrp",
+    }
+    assert [row.keys() for row in found] == [row.keys() for row in expected]
+    for row, reference in zip(found, expected, strict=True):
+        for name, value in reference.items():
+            tolerance = 0.0 if "accuracy" in name or "f1" in name else 1e-5
+            assert row[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
+    confusions = [(folder / "test" / "confusion_matrix.csv").read_text() for folder in (one, two)]
+    assert confusions[0] == confusions[1]
+    assert sum(int(line.rpartition(",")[2]) for line in confusions[0].splitlines()[1:]) == 9  # no clip twice
+    weights, reference = (torch.load(folder / "weights.pt") for folder in (two, one))
+    for name, value in reference.items():
+        torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
+
+
+def test_only_the_first_machine_makes_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked before there is a trainer, which would know."""
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    for node, made in (("1", []), ("0", ["fit"])):
+        monkeypatch.setenv("NODE_RANK", node)
+        monkeypatch.setattr(rank_zero_only, "rank", 0)
+        tell_other_machines()
+        _ = Run(str(tmp_path), "fit").folder
+        assert [path.name for path in tmp_path.iterdir()] == made
+
+
+@pytest.mark.slow
+def test_two_nodes_have_one_run(tmp_path: Path) -> None:
+    """The command line on two machines: the first makes the run's folder, the other follows."""
+    arguments = [*tiny_run(tmp_path / "tones"), "--trainer.strategy=ddp", "--trainer.num_nodes=2", "--run.root=runs"]
+    pictures = ["--trainer.callbacks+=LRPCallback", "--trainer.callbacks.num_examples=4"]
+    ToneCorpus(tmp_path / "tones", repetitions=1).prepare()  # recordings on a disk that both machines see
+    command = [sys.executable, "-m", "audio_lrp", "fit", *arguments, *pictures, "--run.test_after_fit=true"]
+    on_two_nodes(command, tmp_path)
+    folder = only_folder(tmp_path / "runs")
+    assert [path.name for path in (tmp_path / "runs").glob("*/*")] == [folder.name]
+    assert (folder / "config.yaml").is_file()
+    assert list((folder / "checkpoints").glob("*.ckpt"))
+    assert list((folder / "lrp").glob("*.png"))
+    outputs = [(tmp_path / f"node-{node}.log").read_text() for node in range(2)]
+    assert ["test accuracy:" in text for text in outputs] == [True, False]
