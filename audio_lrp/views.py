@@ -1,9 +1,11 @@
 """What people look at and listen to: relevance of either network in the plane of the paper's spectrograms."""
 
+from typing import Any
+
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from audio_lrp.attribution.timefrequency import STABILIZER, Segment, plane_relevance, spectrogram_plane
+from audio_lrp.attribution.timefrequency import STABILIZER, STFT, Segment, plane_relevance, spectrogram_plane
 from audio_lrp.data.representation import SAMPLE_RATE, Spectrogram
 from audio_lrp.figures import spectrogram_relevance
 
@@ -24,12 +26,37 @@ def time_frequency_relevance(network_input: Tensor, relevance: Tensor, modified_
     """
     if network_input.dim() == 4:
         return relevance[:, 0]
+    return plane_relevance(network_input, **_shared_out(relevance, modified_gradient))[:, 0]
+
+
+def coefficient_relevance(
+    transform: STFT, network_input: Tensor, relevance: Tensor, modified_gradient: Tensor | None
+) -> Tensor:
+    """Relevance of each coefficient of a waveform's STFT.
+
+    Args:
+        transform: the STFT.
+        network_input: waveforms [B, 1, N].
+        relevance: relevance of each sample, same shape.
+        modified_gradient: relevance over input where the rules know it.
+
+    Returns:
+        Relevance [B, 1, bins, frames]; sums to that of the waveform.
+
+    Raises:
+        UserError: as `time_frequency_relevance`, or signals of another length than the transform's.
+    """
+    return transform.relevance(network_input, **_shared_out(relevance, modified_gradient))
+
+
+def _shared_out(relevance: Tensor, modified_gradient: Tensor | None) -> dict[str, Any]:
+    """What samples hand on to frequencies, and how."""
     # The modified gradient saves the division, and with it the doubt about samples of zero, but not the stabilizer:
     # it is itself large at zero crossings wherever a rule's denominators are small there, so that by LRP-0 AudioNet's
     # alpha-beta maps hold thirty times the magnitude of the relevance they share out. With the stabilizer it is 1.02
     # times, and the sums are as exact.
     given = relevance if modified_gradient is None else None
-    return plane_relevance(network_input, given, quotient=modified_gradient, stabilizer=STABILIZER)[:, 0]
+    return {"relevance": given, "quotient": modified_gradient, "stabilizer": STABILIZER}
 
 
 def time_frequency_picture(

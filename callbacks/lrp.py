@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback, WeightAveraging
@@ -13,7 +13,7 @@ from zennit.core import Composite
 
 from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
-from audio_lrp.attribution.timefrequency import spectrogram_plane
+from audio_lrp.attribution.timefrequency import STFT, spectrogram_plane
 from audio_lrp.callbacks.isolation import OnError, isolated_random_state, surviving
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.callbacks.publishing import Results, publish, save_relevance
@@ -27,10 +27,13 @@ from audio_lrp.faithfulness.orders import ORDERS, Order, orders_by_name
 from audio_lrp.faithfulness.perturbation import perturbation_curves
 from audio_lrp.faithfulness.units import Units
 from audio_lrp.tracking import run_folder
-from audio_lrp.views import time_frequency_relevance
+from audio_lrp.views import coefficient_relevance, time_frequency_relevance
 
 LOGGED_FRACTIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 """Fewer than for a published curve: with 20 examples an explanation costs less than 3 % of an epoch of AudioMNIST."""
+
+_HISTORY = "perturbation_history"
+"""Where a checkpoint keeps the curves of the training so far."""
 
 
 @runtime_checkable
@@ -61,6 +64,7 @@ class LRPCallback(Callback):
     - ``lrp/perturbation``, the curves, and the scores that they give: ``lrp/aopc_morf``, ``lrp/aopc_lerf``,
       ``lrp/aopc_random``, ``lrp/aopc_amplitude``, the areas over them, and ``lrp/srg``, the symmetric relevance gain;
       where an accuracy is required also ``lrp/srg_constrained``, which is below -1 where it is missed;
+    - ``lrp/perturbation_history``, in one chart the curve of the first order, ``morf``, at every explanation so far;
     - ``lrp/relevance_mass``, the share of the positive relevance that lies on the utterance, not on padding;
     - ``lrp/conservation_error``, the largest share of relevance that any layer cannot account for: rounding alone, so
       that more than 1e-4 tells of a fault; not with zennit's own rules, which keep no accounts.
@@ -84,6 +88,8 @@ class LRPCallback(Callback):
         composite: name of an LRP preset, or any zennit composite (in a configuration by its class path).
         unit: what the curves remove at once: samples in a row of a waveform, the side of a square in a spectrogram, or
             any `Units` (in a configuration by class path, e.g. ``audio_lrp.faithfulness.Bands``).
+        transform: removes bins, frames or bands of a waveform in this STFT's plane and transforms what is left back; in
+            a configuration ``audio_lrp.attribution.HannSTFT``. Units are those of spectrograms then.
         baseline: what takes its place; None: silence.
         orders: in which orders, names out of `ORDERS` or orders of your own. ``lrp/srg`` needs ``morf`` and ``lerf``.
         fractions: fractions of the input at which the curves are evaluated, rising from 0.
@@ -107,6 +113,7 @@ class LRPCallback(Callback):
         target: Literal["label", "predicted"] = "label",
         composite: str | Composite = DEFAULT_COMPOSITE,
         unit: int | Units = 1,
+        transform: STFT | None = None,
         baseline: Baseline | None = None,
         orders: Sequence[str | Order] = ORDERS,
         fractions: Sequence[float] = LOGGED_FRACTIONS,
@@ -120,6 +127,7 @@ class LRPCallback(Callback):
         self.target = target
         self.composite = composite
         self.unit = unit
+        self.transform = transform
         self.baseline = baseline
         self.orders = orders_by_name(orders)
         self.fractions = tuple(fractions)
@@ -127,6 +135,7 @@ class LRPCallback(Callback):
         self.required_accuracy = required_accuracy
         self.on_error = on_error
         self._explained_step = -1
+        self._history: list[dict[str, str | float]] = []
         self._check_options()
 
     def _check_options(self) -> None:
@@ -152,10 +161,31 @@ class LRPCallback(Callback):
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Check that the data module can give examples and the units fit them, and begin anew."""
         self._explained_step = -1
+        self._history = []
         if stage != "predict":
-            shape = _example_source(trainer).input_representation.shape
-            if isinstance(self.unit, Units):
-                self.unit.numbers(shape[1:])
+            self._check_units(_example_source(trainer).input_representation.shape[1:])
+
+    def _check_units(self, shape: tuple[int, ...]) -> None:
+        if self.transform is not None:
+            if shape != (self.transform.num_samples,):
+                raise UserError(
+                    f"transform of LRPCallback is an STFT of {self.transform.num_samples} samples, but the network's "
+                    f"inputs are of shape {list(shape)}: leave it out, or choose another"
+                )
+            shape = (self.transform.num_bins, self.transform.num_frames)
+        if isinstance(self.unit, Units):
+            self.unit.numbers(shape)
+
+    def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Keep the curves so far for a training that is taken up again.
+
+        Not as the callback's state, for then Lightning would allow a trainer only one such callback.
+        """
+        checkpoint.setdefault("audio_lrp", {})[_HISTORY] = self._history
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Go on with the curves of a training that is taken up again."""
+        self._history = list(checkpoint.get("audio_lrp", {}).get(_HISTORY, []))
 
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Explain after every n-th training epoch."""
@@ -201,16 +231,21 @@ class LRPCallback(Callback):
                     "so the network has diverged"
                 )
                 return
+            relevance, silence = explanation.relevance, source.input_representation.silence
+            if self.transform is not None:
+                relevance = coefficient_relevance(self.transform, batch.input, relevance, explanation.modified_gradient)
             curves = perturbation_curves(
                 network,
                 batch.input,
                 explanation.target,
-                explanation.relevance,
+                relevance,
                 orders=self.orders,
                 fractions=self.fractions,
                 unit=self.unit,
-                baseline=source.input_representation.silence if self.baseline is None else self.baseline,
+                transform=self.transform,
+                baseline=silence if self.baseline is None else self.baseline,
                 seed=self.seed,
+                index=batch.index,
             )
             mass = _mass_on_utterance(batch, explanation.relevance)
             views: list[ExampleViews] = []
@@ -222,7 +257,12 @@ class LRPCallback(Callback):
             with self._surviving(trainer, "keeps no arrays"):
                 save_relevance(run_folder(trainer) / f"relevance-{name}.npz", batch, explanation)
             shortfall = self._shortfall(trainer, "test/accuracy" if split == "test" else "val/accuracy")
-            publish(trainer, prefix, Results(views, curves, mass, shortfall, explanation.conservation, title))
+            if trainer.state.fn == TrainerFn.FITTING:
+                head: dict[str, str | float] = {"trained": f"step {trainer.global_step}"}
+                self._history += [head | row for row in curves.rows() if row["order"] == curves.orders[0]]
+            history = tuple(self._history) if trainer.state.fn == TrainerFn.FITTING else ()
+            conservation = explanation.conservation
+            publish(trainer, prefix, Results(views, curves, mass, shortfall, conservation, title, history))
 
     def _shortfall(self, trainer: L.Trainer, metric: str) -> float | None:
         """By how much the last accuracy misses the required one."""

@@ -27,6 +27,7 @@ from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 import audio_lrp.callbacks.lrp as lrp_module
 from audio_lrp.attribution.attribute import attribute
 from audio_lrp.attribution.audible import audible_explanations
+from audio_lrp.attribution.timefrequency import STABILIZER, STFT
 from audio_lrp.callbacks import LRPCallback
 from audio_lrp.callbacks.isolation import isolated_random_state
 from audio_lrp.data.batch import Batch
@@ -252,6 +253,7 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
         orders=("morf", "lerf", "random", "amplitude"),
         fractions=FRACTIONS,
         seed=0,
+        index=batch.index,
     )
     with (run_folder / "lrp" / f"{stem}-perturbation.csv").open() as file:
         rows = list(csv.DictReader(file))
@@ -329,6 +331,20 @@ def test_both_networks_are_explained_in_validate_and_test(make_data, run_folder,
         assert scores["relevance_mass"] == pytest.approx(1, abs=1e-6)  # silence has no relevance
 
 
+def test_the_history_of_curves_goes_on_after_an_interruption(make_data, run_folder, tmp_path, monkeypatch):
+    logged: list[Any] = []
+    monkeypatch.setattr(lrp_module, "publish", lambda _, __, results: logged.append(results))
+    for epochs, path in ((1, None), (2, tmp_path / "first.ckpt")):
+        data = make_data()
+        trainer = make_trainer(LRPCallback(**SMALL), max_epochs=epochs)
+        trainer.fit(Classifier(TinyNet, 10, "waveform"), data, ckpt_path=path)
+        trainer.save_checkpoint(tmp_path / "first.ckpt")
+    first, second = logged
+    assert [row["trained"] for row in second.history] == ["step 3"] * 3 + ["step 6"] * 3
+    assert second.history[:3] == first.history
+    assert [row["probability"] for row in second.history[3:]] == second.curves.probability[0].tolist()
+
+
 def test_files_lie_where_the_logger_or_else_the_trainer_keeps_its_own(make_data, tmp_path):
     logger = CSVLogger(tmp_path, name="csv", version="one")
     for options, folder in (({"logger": logger}, "csv/one"), ({"default_root_dir": tmp_path / "root"}, "root")):
@@ -384,12 +400,50 @@ def test_the_perturbations_can_be_written_in_yaml(make_data, run_folder):
         fractions=FRACTIONS,
         unit=Windows(40),
         baseline=MatchedNoise(),
+        index=batch.index,
     )
     with (run_folder / "lrp" / f"step-{trainer.global_step:08d}-perturbation.csv").open() as file:
         rows = list(csv.DictReader(file))
     for name in ("probability", "logit_std"):
         expected = [row[name] for row in curves.rows()]
         np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_time_frequency_units_of_waveforms_can_be_written_in_yaml(make_data, run_folder):
+    parser = ArgumentParser()
+    parser.add_subclass_arguments(Callback, "callback")
+    text = """
+    class_path: audio_lrp.callbacks.LRPCallback
+    init_args:
+      num_pictures: 0
+      num_examples: 4
+      fractions: [0, 0.5, 1]
+      unit: {class_path: audio_lrp.faithfulness.Bands, init_args: {bins: 8}}
+      transform: {class_path: audio_lrp.attribution.HannSTFT, init_args: {window_length: 256, hop_length: 64}}
+    """
+    callback = parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(text)})).callback
+    trainer, module = train(make_data(), callback, max_epochs=1)
+
+    batch = make_data_ready(make_data()).examples("validate", 4, 0)
+    stft = STFT(8000, torch.hann_window(256, periodic=True), hop_length=64)
+    explanation = attribute(module.network, batch.input, batch.label)
+    relevance = stft.relevance(batch.input, quotient=explanation.modified_gradient, stabilizer=STABILIZER)
+    curves = perturbation_curves(
+        *(module.network, batch.input, batch.label, relevance),
+        orders=callback.orders,
+        fractions=FRACTIONS,
+        unit=Bands(8),
+        transform=stft,
+        index=batch.index,
+    )
+    with (run_folder / "lrp" / f"step-{trainer.global_step:08d}-perturbation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    expected = [row["probability"] for row in curves.rows()]
+    np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(UserError, match=r"STFT of 8000 samples, but the network's inputs are of shape \[227, 227\]"):
+        make_trainer(callback).validate(
+            Classifier(AlexNet, 10, "spectrogram"), make_data(representation="spectrogram"), verbose=False
+        )
 
 
 def test_units_of_another_representation_are_told_before_training(make_data):
@@ -467,6 +521,9 @@ def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp
         assert area == pytest.approx(clean - under[order], rel=1e-6)
     assert numbers["lrp/srg"] == pytest.approx(under["lerf"] - under["morf"], rel=1e-6)
     assert numbers["lrp/relevance_mass"] == pytest.approx(1)
+    history = json.loads((log.parent / "files" / item["lrp/perturbation_history_table.path"]).read_text())
+    assert history["columns"] == ["trained", *table["columns"]]
+    assert history["data"] == [["step 3", *row] for row in table["data"] if row[0] == "morf"]
     charts = [record["config"]["update"] for record in records if record["type"] == "config"]
     assert any("_wandb.visualize.lrp/perturbation" in update for update in charts)
 

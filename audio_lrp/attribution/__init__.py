@@ -6,16 +6,19 @@ from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, PRESETS, composi
 from audio_lrp.attribution.conservation import Conservation, LayerAccount
 from audio_lrp.attribution.rule_map import RuleMap
 from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
+from audio_lrp.attribution.timefrequency import STFT, HannSTFT
 
 __all__ = [
     "DEFAULT_COMPOSITE",
     "PRESETS",
+    "STFT",
     "AlphaBeta",
     "Conservation",
     "Epsilon",
     "Explanation",
     "Flat",
     "Gamma",
+    "HannSTFT",
     "LayerAccount",
     "MergeBatchNorm",
     "Pass",

@@ -270,6 +270,30 @@ class STFT:
         return nn.functional.pad(added, (self.start, self.num_samples - length - self.start))
 
 
+class HannSTFT(STFT):
+    """An STFT with periodic Hann windows, which a configuration can name by its class path.
+
+    Args:
+        window_length: samples of a window; by default that of the paper's spectrograms, 57 ms at 8 kHz.
+        hop_length: samples from one frame to the next.
+        num_samples: samples of a signal.
+
+    Raises:
+        UserError: as `STFT`.
+
+    Example:
+        >>> HannSTFT(window_length=256, hop_length=64).num_bins
+        129
+    """
+
+    def __init__(self, window_length: int = 455, hop_length: int = 35, num_samples: int = 8000) -> None:
+        if window_length < 1:
+            raise UserError(f"window_length of HannSTFT is {window_length}: pass 1 or more")
+        with torch.inference_mode(False):
+            window = torch.hann_window(window_length, periodic=True, dtype=torch.float64)
+            super().__init__(num_samples, window, hop_length)
+
+
 @cache
 def spectrogram_plane() -> STFT:
     """The STFT of the paper's spectrograms (arXiv 1807.03418v2): one second at 8 kHz, 227 frames of 228 bins.
