@@ -37,6 +37,8 @@ class Results:
         shortfall: by how much the accuracy misses what is required, 0 where it does not; None where nothing is.
         conservation: what became of the relevance, layer by layer.
         title: title of the curves' chart.
+        history: of a training, the curve of the first order at every explanation so far, as rows of a table;
+            ``trained`` says after which step.
     """
 
     views: Sequence[ExampleViews]
@@ -45,6 +47,7 @@ class Results:
     shortfall: float | None
     conservation: Conservation
     title: str
+    history: Sequence[Mapping[str, str | float]] = ()
 
     @property
     def scores(self) -> dict[str, float]:
@@ -89,16 +92,8 @@ def _log(run: Any, prefix: str, step: int, results: Results) -> None:
     import wandb  # takes a second to import, and only runs with W&B need it
 
     # One table holds all curves, so that every quantity can be read back; the chart draws one of them.
-    curves = results.curves
-    rows = curves.rows()
-    chart = wandb.plot_table(
-        "wandb/lineseries/v0",
-        wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows]),
-        {"step": "fraction", "lineKey": "order", "lineVal": "probability"},
-        {"title": results.title, "xname": "fraction removed"},
-    )
     values: dict[str, Any] = {
-        f"{prefix}/perturbation": chart,
+        f"{prefix}/perturbation": _curves_chart(results.curves.rows(), "order", results.title),
         # Lightning's own charts are drawn over this; with W&B's `step` they would fall apart.
         "trainer/global_step": step,
     }
@@ -109,7 +104,22 @@ def _log(run: Any, prefix: str, step: int, results: Results) -> None:
     sounds = [(sound, f"{name} | {view.caption}") for view in results.views for name, sound in view.sounds.items()]
     if sounds:
         values[f"{prefix}/audio"] = [wandb.Audio(sound, SAMPLE_RATE, caption) for sound, caption in sounds]
+    if results.history:
+        title = f"{results.curves.orders[0]} in the course of the training | {results.title}"
+        values[f"{prefix}/perturbation_history"] = _curves_chart(results.history, "trained", title)
     run.log(values)
+
+
+def _curves_chart(rows: Sequence[Mapping[str, str | float]], line: str, title: str) -> Any:
+    """A chart of probabilities over fractions, with a line for each value of one of the columns."""
+    import wandb
+
+    return wandb.plot_table(
+        "wandb/lineseries/v0",
+        wandb.Table(columns=list(rows[0]), data=[list(row.values()) for row in rows]),
+        {"step": "fraction", "lineKey": line, "lineVal": "probability"},
+        {"title": title, "xname": "fraction removed"},
+    )
 
 
 def _write(stem: Path, results: Results) -> None:

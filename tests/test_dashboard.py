@@ -61,8 +61,14 @@ def test_panels_show_what_runs_log(logged: list[dict[str, Any]], capsys: pytest.
     names = {name for record in logged for name in record.get("history", {}).get("item", {})}
     history = {name.partition(".")[0] for name in names}  # a picture's path is lrp/maps.path
     drawn = [keys(panel) for panel in panels(dry_run(capsys))]
-    assert len(drawn) == 17
-    assert set().union(*drawn) >= {"val/accuracy", "lrp/maps", "lrp/audio", "lrp/perturbation_table"}
+    assert len(drawn) == 18
+    assert set().union(*drawn) >= {
+        "val/accuracy",
+        "lrp/maps",
+        "lrp/audio",
+        "lrp/perturbation_table",
+        "lrp/perturbation_history_table",
+    }
     assert set().union(*drawn) - history == set()
 
 

@@ -70,14 +70,14 @@ def parameter_randomization(
     if not layers:
         raise UserError(f"{type(changed).__name__} has no parameters to randomise: pass a network with layers")
     compared = torch.ones_like(input, dtype=torch.bool) if mask is None else mask.expand_as(input)
-    original = method(network, input, target)
+    original = _ranks(method(network, input, target), compared)
     correlations = []
     devices = [device for device in {value.device for value in changed.parameters()} if device.type == "cuda"]
     with torch.random.fork_rng(devices):
         torch.manual_seed(seed)
         for _, layer in tqdm(layers, desc="randomising layers", unit="layer", leave=False, disable=None):
             _draw_anew(layer)
-            correlations.append(rank_correlation(original, method(changed, input, target), compared))
+            correlations.append(_correlation(original, _ranks(method(changed, input, target), compared)))
     return Randomization(tuple(name for name, _ in layers), torch.stack(correlations))
 
 
@@ -106,15 +106,19 @@ def rank_correlation(first: Tensor, second: Tensor, mask: Tensor) -> Tensor:
         >>> round(rank_correlation(first, second, torch.ones(1, 3, dtype=torch.bool)).item(), 6)
         0.5
     """
-    compared = mask.flatten(1)
-    ranks = [_ranks(values.flatten(1).double(), compared) for values in (first, second)]
-    products = [(left * right).sum(dim=1) for left, right in ((ranks[0], ranks[1]), (ranks[0],) * 2, (ranks[1],) * 2)]
+    return _correlation(_ranks(first, mask), _ranks(second, mask))
+
+
+def _correlation(first: Tensor, second: Tensor) -> Tensor:
+    """Correlation of ranks [B, N] whose mean is 0 [B]."""
+    products = [(left * right).sum(dim=1) for left, right in ((first, second), (first, first), (second, second))]
     return products[0] / (products[1] * products[2]).sqrt()
 
 
 def _ranks(values: Tensor, mask: Tensor) -> Tensor:
-    """Ranks among the masked values, less their mean, 0 elsewhere [B, N]."""
-    values = values.masked_fill(~mask, torch.inf)  # behind all that are compared
+    """Ranks among the masked values [B, ...], less their mean, 0 elsewhere, float64 [B, N]."""
+    mask = mask.flatten(1)
+    values = values.flatten(1).masked_fill(~mask, torch.inf)  # behind all that are compared
     rising = values.sort(dim=1).values
     first, last = (torch.searchsorted(rising, values, side=side) for side in ("left", "right"))
     ranks = (first + last).double() / 2

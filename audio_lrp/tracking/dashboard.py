@@ -44,11 +44,11 @@ def _media(title: str, *keys: str) -> Any:
     return wr.MediaBrowser(title=title, media_keys=list(keys), num_columns=2)
 
 
-def _perturbation(title: str, key: str) -> Any:
+def _perturbation(title: str, key: str, line: str = "order") -> Any:
     return wr.CustomChart(
         query={"summaryTable": {"tableKey": key}},
         chart_name="wandb/lineseries/v0",
-        chart_fields={"step": "fraction", "lineKey": "order", "lineVal": "probability"},
+        chart_fields={"step": "fraction", "lineKey": line, "lineVal": "probability"},
         chart_strings={"title": title, "xname": "fraction removed"},
     )
 
@@ -77,6 +77,7 @@ def _sounds() -> list[Any]:
 def _curves() -> list[Any]:
     return [
         _perturbation("validation speakers", "lrp/perturbation_table"),
+        _perturbation("most relevant first, in the course of training", "lrp/perturbation_history_table", "trained"),
         _perturbation("test speakers", "lrp/test/perturbation_table"),
         _lines("area over the curve", "lrp/aopc_morf", "lrp/aopc_random", "lrp/aopc_amplitude"),
         _lines("symmetric relevance gain", "lrp/srg"),
