@@ -58,8 +58,9 @@ def checkpoint(folder: Path) -> str:
 def test_a_plugin_trains(trained: Path) -> None:
     assert int((trained / "steps.txt").read_text()) == 2
     assert list(trained.glob("runs/*/*/lrp/*-map-0.png"))
-    (scores,) = trained.glob("runs/*/*/lrp/*scores*.csv")
-    assert "lrp/aopc_from_the_end" in scores.read_text()
+    scores = [path.read_text() for path in trained.glob("runs/*/*/lrp/*-scores.csv")]
+    assert len(scores) == 2
+    assert all("aopc_from_the_end" in text for text in scores)
 
 
 def test_the_checkpoint_alone_is_tested_and_explained(site: Path, trained: Path) -> None:
