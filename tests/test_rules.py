@@ -27,6 +27,8 @@ RULES = {
     "zplus_without_bias": (ZPlus(bias="ignore"), stock.ZPlus(zero_params="bias")),
     "epsilon_without_bias": (Epsilon(0.1, bias="ignore"), stock.Epsilon(0.1, zero_params="bias")),
     "alpha2_beta1_without_bias": (AlphaBeta(bias="ignore"), stock.AlphaBeta(zero_params="bias")),
+    "gamma_without_bias": (Gamma(0.3, bias="ignore"), stock.Gamma(0.3, zero_params="bias")),
+    "wsquare_without_bias": (WSquare(bias="ignore"), stock.WSquare(zero_params="bias")),
 }
 LAYERS = {  # the layer and the shape of its input, channels first
     "dense": (lambda: nn.Linear(6, 4), (6,)),
@@ -99,11 +101,13 @@ def shares_of(name, x, w, b, z):
             (alpha, plus, stable(plus.sum() + max(b, 0))),
             (-beta, minus, stable(minus.sum() + min(b, 0))),
         ]
-    if name == "gamma":
+    if name.startswith("gamma"):
+        b = 0 if name.endswith("without_bias") else b
         part, bias = (plus, max(b, 0)) if z >= 0 else (minus, min(b, 0))
         strengthened = contributions + 0.3 * part
         return [(1, strengthened, stable(strengthened.sum() + b + 0.3 * bias))]
-    if name == "wsquare":
+    if name.startswith("wsquare"):
+        b = 0 if name.endswith("without_bias") else b
         return [(1, w**2, stable((w**2).sum() + b**2))]
     if name == "zbox":
         boxed = contributions + 3 * np.maximum(w, 0) - 3 * np.minimum(w, 0)
@@ -239,6 +243,31 @@ def test_costs_no_more_than_the_floor_after_a_relu(rule, passes):
     dense = 2 * 2 * 2 * 28  # forward and backward
     convolution = 2 * 2 * 4 * 4 * 3 * 14
     assert sum(found.values()) == dense + passes * convolution
+
+
+@pytest.mark.parametrize(("rule", "passes"), [(ZPlus(), 3), (AlphaBeta(2, 1), 5)])
+def test_input_that_is_not_negative_costs_no_more_either(rule, passes):
+    """Spectrograms, for example; the relevance is that of the general rule, which a negative sample elsewhere needs."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv1d(2, 4, 3), nn.Flatten())
+    inputs = torch.rand(2, 2, 16, dtype=torch.float64)
+    network.double()
+    upper = torch.randn(2, 56, dtype=torch.float64)
+
+    def relevance_and_flops(value):
+        value = value.clone().requires_grad_()
+        composite = LayerMapComposite([(nn.Conv1d, rule)])
+        with composite.context(network), FlopCounterMode(display=False) as counter:
+            (relevance,) = torch.autograd.grad(network(value.view_as(value)), value, upper[: len(value)])
+        return relevance, sum(counter.get_flop_counts()["Global"].values())
+
+    forward = 2 * 2 * 2 * 4 * 3 * 14
+    cheap, flops = relevance_and_flops(inputs)
+    assert flops == passes * forward
+    beside_a_negative = torch.stack([inputs[0], -inputs[1]])
+    general, flops = relevance_and_flops(beside_a_negative)
+    assert flops > passes * forward
+    torch.testing.assert_close(cheap[0], general[0], rtol=1e-12, atol=1e-14)
 
 
 def test_gamma_sees_relevance_of_negative_outputs():

@@ -21,7 +21,10 @@ def operation(node: Node) -> str:
 
 
 def is_nonnegative(value: Tensor) -> bool:
-    """Whether the graph proves that no entry is below zero: a ReLU, then nothing but moving, choosing, averaging."""
+    """Whether no entry is below zero: those of the input are looked at, behind it the graph has to prove it.
+
+    It does where nothing but moving, choosing or averaging follows a ReLU or such an input.
+    """
     return _nonnegative(value.grad_fn)
 
 
@@ -30,6 +33,8 @@ def _nonnegative(node: Node | None) -> bool:
         return False
     if operation(node) == "Relu" or getattr(node, "nonnegative", False):
         return True
+    if (leaf := getattr(node, "variable", None)) is not None:
+        return bool((leaf >= 0).all())
     origins = [origin for origin, _ in node.next_functions]
     return operation(node) in _SAME_VALUES | _MAXIMA | {"Identity"} and all(map(_nonnegative, origins))
 

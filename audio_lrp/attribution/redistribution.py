@@ -167,7 +167,7 @@ class Redistribution(torch.autograd.Function):
         prepared = ctx.prepared
         if prepared is None:
             shares = simplified(rule.shares(), rule.nonnegative, ctx.rectified)
-            prepared = [_Prepared(share, operator, input, memory, rule.stabilizer) for share in shares]
+            prepared = [_Prepared(share, operator, input, memory, rule.stabilizer, ctx.serves_many) for share in shares]
         if ctx.serves_many:
             ctx.prepared = prepared
         flow = _Flow(operator, input, upper, rule.stabilizer, ctx.wants_account)
@@ -210,6 +210,7 @@ class _Prepared:
         input: its input [B, ...].
         memory: what the forward pass kept of its output.
         stabilizer: added to pre-activations, away from zero.
+        serves_many: whether more than one backward pass will use it.
     """
 
     def __init__(
@@ -219,23 +220,42 @@ class _Prepared:
         input: Tensor,  # noqa: A002
         memory: Tensor | None,
         stabilizer: float,
+        serves_many: bool,
     ) -> None:
         self.share = share
-        self.weights = [None if operator.weight is None else term.weight(operator.weight) for term in share.terms]
+        weights = [None if operator.weight is None else term.weight(operator.weight) for term in share.terms]
         self.bias = None if share.bias is None or operator.bias is None else share.bias(operator.bias)
         if share.is_layer and memory is not None:
             self.denominator = memory
         else:
-            preactivation = operator.apply([term.input(input) for term in share.terms], self.weights, self.bias)
+            preactivation = operator.apply([term.input(input) for term in share.terms], weights, self.bias)
             self.denominator = stabilized(preactivation, stabilizer, share.sign)
+        # The fraction is put into the weights, which are smaller than the relevance they are multiplied by.
+        self.weights = [
+            weight if weight is None or share.fraction == 1 else share.fraction * weight for weight in weights
+        ]
         # An output of zero has no contributions to go by; most layers have none.
         empty = self.denominator == 0 if stabilizer == 0 else None
         self.empty = empty if empty is not None and empty.any() else None
-        self.outputs: Tensor | None = None
+        self._outputs: Tensor | None = None
         if share.outputs is not whole and memory is not None:
-            self.outputs = memory if share.outputs is negative else ~memory
+            self._outputs = memory if share.outputs is negative else ~memory
         self._stabilizer = stabilizer
         self._added: Tensor | None = None
+        self._serves_many = serves_many
+        self._normalised: Tensor | None = None
+
+    def taking_part(self, upper: Tensor) -> Tensor:
+        """Relevance of the outputs that hand out this share, 0 of the others."""
+        return upper if self._outputs is None else torch.where(self._outputs, upper, 0.0)
+
+    def normalised(self, upper: Tensor) -> Tensor:
+        """Relevance for each unit of the denominators; valid until the next call."""
+        # Memory that is used again is in place already: for a large tensor that takes longer than the division.
+        normalised: Tensor = torch.div(self.taking_part(upper), self.denominator, out=self._normalised)
+        if self._serves_many:
+            self._normalised = normalised
+        return normalised if self.empty is None else normalised.masked_fill_(self.empty, 0.0)
 
     @property
     def added(self) -> Tensor:
@@ -271,40 +291,34 @@ class _Flow:
 
     def hand_out(self, prepared: _Prepared) -> None:
         """Carry one share down."""
-        share, denominator = prepared.share, prepared.denominator
-        upper = self._upper if share.fraction == 1 else share.fraction * self._upper
-        if prepared.outputs is not None:
-            upper = torch.where(prepared.outputs, upper, 0.0)
-        normalised = upper / denominator
-        if prepared.empty is not None:
-            normalised = torch.where(prepared.empty, 0.0, normalised)
+        share, normalised = prepared.share, prepared.normalised(self._upper)
         parts = self._operator.transpose(self._input, prepared.weights, normalised)
         for term, carried in zip(share.terms, parts, strict=True):
             known = self._carried.get(term.input)
-            self._carried[term.input] = carried if known is None else known + carried
+            self._carried[term.input] = carried if known is None else known.add_(carried)
         if self._keeps_account:
-            self._count(prepared, upper, normalised)
+            self._count(prepared, normalised)
 
-    def _count(self, prepared: _Prepared, upper: Tensor, normalised: Tensor) -> None:
+    def _count(self, prepared: _Prepared, normalised: Tensor) -> None:
         """Add to what bias and stabilizer have taken, from what each unit of the denominators stands for.
 
         ``normalised`` is used up.
         """
-        sign = prepared.share.sign
+        sign, fraction = prepared.share.sign, prepared.share.fraction
         axis = self._operator.channel_axis % normalised.dim()
         others = [other for other in range(1, normalised.dim()) if other != axis]
         channels = (normalised.sum(dim=others) if others else normalised).double()
         if prepared.bias is not None:
-            self._to_bias = self._to_bias + channels @ prepared.bias.double()
+            self._to_bias = self._to_bias + fraction * (channels @ prepared.bias.double())
         if self._stabilizer == 0:
             if prepared.empty is None:
                 return
-            taken = _per_sample(torch.where(prepared.empty, upper, 0.0))
+            taken = _per_sample(torch.where(prepared.empty, prepared.taking_part(self._upper), 0.0))
         elif sign is whole:
             taken = _per_sample(normalised.mul_(prepared.added))
         else:
             taken = channels.sum(dim=1) * (self._stabilizer if sign is positive else -self._stabilizer)
-        self._to_stabilizer = self._to_stabilizer + taken
+        self._to_stabilizer = self._to_stabilizer + fraction * taken
 
     def quotient(self) -> Tensor:
         """Relevance of each input value divided by it, for rules that share out in proportion to the input."""

@@ -41,7 +41,7 @@ class Rule(Hook):  # type: ignore[misc]
         bias: whether biases take relevance (``"absorb"``) or are left out of the denominators (``"ignore"``).
         proportional: whether inputs of zero get no relevance, whatever the layer.
         module: the layer a registered rule works for.
-        nonnegative: whether no input of the layer was below zero in the last forward pass, as its graph proves.
+        nonnegative: whether it is known that no input of the layer was below zero in the last forward pass.
     """
 
     proportional: ClassVar[bool] = True

@@ -135,14 +135,20 @@ def all_classes(network: nn.Module, value: torch.Tensor, presets: list[str], rep
         print(f"{preset:28s} faster: CPU {ratios[0]:.2f}x, wall {ratios[1]:.2f}x, FLOPs {bound:.2f}x", flush=True)
 
 
-def import_time() -> None:
-    def seconds(module: str) -> float:
-        code = f"import time; b = time.process_time(); import {module}; print(time.process_time() - b)"
-        runs = [subprocess.run([sys.executable, "-c", code], capture_output=True, check=True) for _ in range(5)]
-        return statistics.median(float(run.stdout) for run in runs)
-
-    ours, torchs = seconds("audio_lrp"), seconds("torch")
-    print(f"import audio_lrp {ours:.2f} s, import torch {torchs:.2f} s, ratio {ours / torchs:.2f}")
+def import_times() -> None:
+    """CPU seconds of importing the package, and what of it explains networks, relative to importing torch."""
+    modules = ("torch", "audio_lrp", "audio_lrp.attribution", "audio_lrp.faithfulness", "audio_lrp.models")
+    taken: dict[str, list[float]] = {module: [] for module in modules}
+    for _ in range(5):
+        for module in modules:
+            code = f"import time; begin = time.process_time(); import {module}; print(time.process_time() - begin)"
+            run = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+            taken[module].append(float(run.stdout))
+    unit = statistics.median(taken["torch"])
+    for module, seconds in taken.items():
+        print(
+            f"import {module:24s} {statistics.median(seconds):.2f} s, {statistics.median(seconds) / unit:.2f} of torch"
+        )
 
 
 def main() -> None:
@@ -154,9 +160,12 @@ def main() -> None:
     parser.add_argument("--checkpoint", help="weights of a trained network, with one network only")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--classes", action="store_true", help="all classes at once as well")
+    parser.add_argument("--imports", action="store_true", help="the time that importing takes, and nothing else")
     options = parser.parse_args()
     torch.set_num_threads(1)
-    import_time()
+    if options.imports:
+        import_times()
+        return
     for name in options.networks:
         network = load(name, options.checkpoint, options.device)
         for batch in options.batch:
