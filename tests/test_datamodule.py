@@ -9,7 +9,7 @@ import soundfile
 import torch
 from fake_corpus import ToneCorpus
 
-from audio_lrp.data.augmentation import SpeedPerturbation
+from audio_lrp.data.augmentation import AdditiveNoise, PolarityInversion, RandomEqualizer, SpeedPerturbation
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.data.shares import UnrepeatedBatches
@@ -137,6 +137,25 @@ def test_processes_share_clips_in_equally_many_batches(clips: int, processes: in
 def test_fewer_clips_than_processes_are_repeated() -> None:
     shares = [list(UnrepeatedBatches([None] * 2, 3, rank, batch_size=4)) for rank in range(3)]
     assert shares == [[[0]], [[1]], [[0]]]
+
+
+def test_training_batches_are_the_same_for_any_number_of_workers(
+    corpus: ToneCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To the bit, with random placement and augmentations, whose random numbers follow from the seed alone."""
+    seen: list[list[Batch]] = []
+    for seed, workers in ((3, 0), (3, 2), (4, 0)):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))  # as seed_everything sets it
+        augmentations = [SpeedPerturbation(), RandomEqualizer(), AdditiveNoise(), PolarityInversion()]
+        _, module = offsets_by_epoch(
+            ready(corpus, batch_size=8, num_workers=workers, augmentations=augmentations), tmp_path
+        )
+        seen.append([batch for _, batch in module.seen])
+    reference, other, otherwise_seeded = seen
+    assert len(reference) == len(other) > 8
+    for one, two in zip(reference, other, strict=True):
+        assert all(torch.equal(getattr(one, name), getattr(two, name)) for name in Batch.__dataclass_fields__)
+    assert not torch.equal(reference[0].input, otherwise_seeded[0].input)
 
 
 def training_order(datamodule: CorpusDataModule, epoch: int) -> list[int]:
