@@ -1,9 +1,12 @@
 """The LightningModule that trains a network to classify clips."""
 
 import math
+import os
+import shutil
 from argparse import Namespace
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from functools import cached_property
+from typing import Any, Literal, Protocol, get_args
 
 import lightning as L
 import torch
@@ -15,6 +18,8 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionM
 
 from audio_lrp.errors import UserError
 from audio_lrp.models.schedule import WarmupCosine
+
+CompileMode = Literal["default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs"]
 
 
 class LabelledBatch(Protocol):
@@ -40,10 +45,14 @@ class Classifier(L.LightningModule):
         label_smoothing: share of the target probability spread evenly over all classes.
         mixup: train on weighted means of two inputs and of their targets (Zhang et al. 2018, arXiv 1710.09412),
             the weights drawn from a beta distribution with both parameters of this value; 0 for no mixing.
+        compile: compile the network in this mode of :func:`torch.compile`, ``"default"`` for instance; not by default,
+            for compilation takes a minute. Explanations run the network as it is written, and checkpoints are the same
+            with and without.
 
     Raises:
         UserError: the network declares another representation than the data's, or, when training or testing
-            starts, does not map the data's inputs to one logit per class.
+            starts, does not map the data's inputs to one logit per class, or cannot be compiled for want of a C++
+            compiler.
     """
 
     def __init__(
@@ -56,18 +65,24 @@ class Classifier(L.LightningModule):
         scheduler_interval: Literal["step", "epoch"] = "step",
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
+        compile: CompileMode | None = None,  # noqa: A002 (PyTorch's own name for it)
     ) -> None:
         super().__init__()
         if not 0 <= label_smoothing <= 1:
             raise UserError(f"label_smoothing of the model is a share from 0 to 1, not {label_smoothing}")
         if mixup < 0:
             raise UserError(f"mixup of the model is the parameter of a beta distribution, 0 or more, not {mixup}")
-        self.save_hyperparameters(ignore=["optimizer", "scheduler"])
+        if compile is not None and compile not in get_args(CompileMode):
+            raise UserError(
+                f"compile of the model is null or one of {', '.join(get_args(CompileMode))}, not {compile!r}"
+            )
+        self.save_hyperparameters(ignore=["optimizer", "scheduler", "compile"])
         if isinstance(network, type):  # given in Python; from a configuration it is described by its class path already
             self.hparams["network"] = {"class_path": f"{network.__module__}.{network.__qualname__}", "init_args": {}}
         elif not isinstance(self.hparams["network"], Mapping | Namespace):
             del self.hparams["network"]  # a function, which a checkpoint read as data alone cannot hold
         self.network = network(num_classes)
+        self.compile_mode = compile
         self.num_classes = num_classes
         self.representation = representation
         self._check_representation()
@@ -96,6 +111,8 @@ class Classifier(L.LightningModule):
 
     def setup(self, stage: str) -> None:
         """Try the network on one silent input, so that a misfit is told before the first batch."""
+        if self.compile_mode is not None and self.trainer.strategy.root_device.type == "cpu":
+            check_compiler()
         datamodule = getattr(self.trainer, "datamodule", None)
         shape = getattr(getattr(datamodule, "input_representation", None), "shape", None)
         if shape is not None:
@@ -103,8 +120,12 @@ class Classifier(L.LightningModule):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
         """Logits [B, num_classes] of network inputs [B, ...]."""
-        logits: Tensor = self.network(input)
-        return logits
+        return self._run(self.network, input)
+
+    @cached_property
+    def _run(self) -> Callable[[nn.Module, Tensor], Tensor]:
+        """Runs the network, compiled or not; a function apart, so that the network itself is never a wrapper."""
+        return run if self.compile_mode is None else torch.compile(run, mode=self.compile_mode)
 
     def training_step(self, batch: LabelledBatch, batch_idx: int) -> Tensor:
         """Cross entropy of one training batch."""
@@ -176,6 +197,12 @@ class Classifier(L.LightningModule):
         return WarmupCosine(scheduler.optimizer, warmup=scheduler.warmup, total_steps=int(steps))
 
 
+def run(network: nn.Module, network_input: Tensor) -> Tensor:
+    """Logits [B, C] of network inputs [B, ...]."""
+    logits: Tensor = network(network_input)
+    return logits
+
+
 def mix(network_input: Tensor, target: Tensor, concentration: float) -> tuple[Tensor, Tensor]:
     """Weighted means of each sample and another one of the batch (mixup, Zhang et al. 2018).
 
@@ -195,6 +222,20 @@ def mix(network_input: Tensor, target: Tensor, concentration: float) -> tuple[Te
     column = weight.view(-1, *[1] * (network_input.dim() - 1))
     mixed = torch.lerp(network_input[partner], network_input, column)
     return mixed, torch.lerp(target[partner], target, weight[:, None])
+
+
+def check_compiler() -> None:
+    """Check that there is the C++ compiler that :func:`torch.compile` needs on a CPU.
+
+    Raises:
+        UserError: there is none.
+    """
+    compiler = os.environ.get("CXX", "g++")
+    if shutil.which(compiler) is None:
+        raise UserError(
+            f"model.compile needs a C++ compiler on a CPU, and there is no {compiler}: install g++, "
+            "name another in the environment variable CXX, or set model.init_args.compile to null"
+        )
 
 
 def check_network(network: nn.Module, shape: tuple[int, ...], num_classes: int) -> None:
