@@ -1,5 +1,6 @@
 """Relevance maps and perturbation curves while a network trains."""
 
+import copy
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -304,7 +305,9 @@ def _validated_network(trainer: L.Trainer, pl_module: L.LightningModule) -> nn.M
             if isinstance(callback, WeightAveraging) and callback._average_model is not None:
                 module = callback._average_model.module
     network: nn.Module = getattr(module, "network", module)
-    return network
+    # Lightning makes the average before the training's module is on its GPU, and leaves it on the CPU.
+    elsewhere = any(parameter.device != pl_module.device for parameter in network.parameters())
+    return copy.deepcopy(network).to(pl_module.device) if elsewhere else network
 
 
 def _example_source(trainer: L.Trainer) -> ExampleSource:

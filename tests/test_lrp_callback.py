@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -20,8 +21,10 @@ from fake_corpus import ToneCorpus
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
+from lightning.pytorch.trainer.states import TrainerFn
 from matplotlib.image import imread
 from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
 from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 
 import audio_lrp.callbacks.lrp as lrp_module
@@ -192,6 +195,16 @@ def test_averaged_weights_are_explained_where_validation_uses_them(make_data, ru
         next(module.network.parameters()).zero_()
     trainer.test(module, datamodule=trainer.datamodule)
     assert not next(explained[-1].parameters()).any()
+
+
+def test_an_average_kept_on_another_device_is_brought_to_the_trainings_own():
+    module = Classifier(TinyNet, 10, "waveform")
+    averaging = EMAWeightAveraging()
+    averaging._average_model = AveragedModel(module)
+    state = SimpleNamespace(fn=TrainerFn.FITTING)
+    found = lrp_module._validated_network(SimpleNamespace(state=state, callbacks=[averaging]), module.to("meta"))
+    assert {parameter.device.type for parameter in found.parameters()} == {"meta"}
+    assert {parameter.device.type for parameter in averaging._average_model.parameters()} == {"cpu"}
 
 
 def test_it_works_only_in_every_nth_epoch_and_never_in_sanity_checks(make_data, run_folder, monkeypatch):

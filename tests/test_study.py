@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
@@ -26,9 +27,11 @@ from torch import nn
 from audio_lrp.saved_network import load_network
 from audio_lrp.study import command, subject, training
 from audio_lrp.study.budget import SHIPPED, SyntheticSize, find_budget, load_budget
+from audio_lrp.study.charts import figures
 from audio_lrp.study.corpora import find_corpus
 from audio_lrp.study.plan import Cell, Study
 from audio_lrp.study.reported import REPORTED
+from audio_lrp.study.tables import collect
 from audio_lrp.study.training import fit_settings
 
 BUDGET = {
@@ -227,6 +230,17 @@ class TestTables:
             "accuracy", "removal", "frequency_scaling", "scores", "randomization",
             "bands-alexnet-gender", "bands-audionet-digit",
         }  # fmt: skip
+
+    def test_figures_are_drawn_without_warnings(self, study: Path) -> None:
+        """Also with a second fold of which an order of removal and a layer's correlation are missing."""
+        tables = collect(study)
+        more = [row | {"fold": 2} for row in tables["perturbation"] if row["order"] != "gradient_times_input"]
+        tables["perturbation"] += more
+        tables["randomization"] += [row | {"fold": 2, "mean": None} for row in tables["randomization"]]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            for _, figure in figures(tables):
+                figure.canvas.draw()
 
 
 class TestRunning:

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import groupby
 from pathlib import Path
+from textwrap import fill
 from typing import Final
 
 import numpy as np
@@ -53,7 +54,7 @@ def figures(tables: Tables) -> Iterator[tuple[str, Figure]]:
 
 def accuracy_chart(rows: Sequence[Row]) -> Figure:
     """Test accuracy of every network and task: each fold as a dot, their mean as a bar, beside the paper's."""
-    figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
+    figure = Figure(figsize=(8, 4.4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     names = []
     for place, ((network, task), cells) in enumerate(_by_setting(rows)):
@@ -64,7 +65,7 @@ def accuracy_chart(rows: Sequence[Row]) -> Figure:
     axes.plot([], [], "o", color="black", label="one fold of this study")
     axes.set_xticks(range(len(names)), names)
     axes.set(ylim=(0, 100), ylabel="test accuracy [%]", title="accuracy on speakers never heard before; bars: means")
-    axes.legend(loc="lower right", framealpha=0.9)
+    _legend_below(figure, axes, columns=2)
     return figure
 
 
@@ -87,14 +88,14 @@ def removal_chart(rows: Sequence[Row]) -> Figure:
                     spread = values.std(axis=0, ddof=1)
                     low, high = values.mean(axis=0) - spread, values.mean(axis=0) + spread
                     axes.fill_between(fractions, np.maximum(low, 0), np.minimum(high, 1), color=color, alpha=0.12, lw=0)
-        fine.set(xlim=(0, _FINE), ylim=(0, 1), ylabel="accuracy", title=f"{network}, {task}")
+        fine.set(xlim=(0, _FINE), ylim=(0, 1.02), ylabel="accuracy", title=f"{network}, {task}")
         coarse.set(xlim=(0, 1), title="the whole way")
         for axes in (fine, coarse):
             axes.grid(color="0.9")
     for axes in grid[-1]:
         axes.set_xlabel("fraction of the clip's samples or bins removed")
     figure.suptitle("accuracy while single samples or bins are silenced; mean and standard deviation over folds")
-    figure.legend(*grid[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=2, frameon=False)
+    _legend_below(figure, grid[0, 0], columns=2)
     return figure
 
 
@@ -111,10 +112,11 @@ def scaling_chart(rows: Sequence[Row]) -> Figure:
             _bar_with_dots(axes, place, values)
             _mark_reported(axes, place, (name, network, task))
         _mark_reported(axes, None)
-        axes.legend(loc="upper right", framealpha=0.9)
         axes.axhline(50, color="0.5", linewidth=0.8, linestyle=":")
-        axes.set_xticks(range(len(names)), [name.replace(" the ", "\nthe ") for name in names])
-        axes.set(ylim=(0, 119), ylabel="accuracy [%]", title=f"{network}, {task}: spectrograms scaled (dotted: chance)")
+        axes.set_xticks(range(len(names)), [fill(name, width=16) for name in names])
+        axes.set(ylim=(0, 102), ylabel="accuracy [%]", title=f"{network}, {task}: spectrograms scaled (dotted: chance)")
+        if index == 0:
+            _legend_below(figure, axes, columns=1)
     return figure
 
 
@@ -137,13 +139,13 @@ def scores_chart(rows: Sequence[Row]) -> Figure:
             mean = np.mean([float(row["mean"] or 0) for row in found])
             axes.plot(mean, place + shift, "o", color=color, label=f"{network}, {task}" if place == 0 else None)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
-    axes.invert_yaxis()
     axes.axvline(0, color="0.5", linewidth=0.8)
     axes.grid(color="0.9", axis="x")
     axes.set(
         xlabel="score; thin lines: each fold's 95 % interval over test speakers", title="scores of the explanations"
     )
-    axes.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False)
+    axes.set_ylim(len(names) - 0.4, -0.6)  # the first on top
+    _legend_below(figure, axes, columns=len(settings))
     return figure
 
 
@@ -192,6 +194,10 @@ def bands_chart(rows: Sequence[Row], title: str) -> Figure:
         figure.colorbar(image, ax=axes, label="share of a clip's relevance")
     axes.set(xlabel="frequency [Hz]", title=f"{title}: relevance for the true class by band, mean over test clips")
     return figure
+
+
+def _legend_below(figure: Figure, axes: Axes, columns: int) -> None:
+    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncols=columns, frameon=False)
 
 
 def _bar_with_dots(axes: Axes, place: float, values: Sequence[float]) -> None:
