@@ -1,8 +1,9 @@
 """What tests of explanations cost, relative to the forward passes and attributions that they need.
 
 Run by hand, e.g. ``python tests/benchmarks/faithfulness.py --networks AudioNet --examples 100``. Perturbation curves of
-four orders and 21 points take turns with as many plain forward passes in chunks of the same size, and with Quantus'
-PixelFlipping at equal settings (one order, 20 steps) where it is installed; MPRT and max-sensitivity with as many
+four orders and 21 points take turns with as many plain forward passes in chunks of the same size; a curve of one order
+with Quantus' PixelFlipping at equal settings, where it is installed. Quantus wants steps that divide the input: 20 for
+waveforms, but 227 for spectrograms, for which fewer examples do. MPRT and max-sensitivity take turns with as many
 attributions as they need. Times are process CPU time on one thread (wall time on a GPU), medians of the repetitions.
 With ``--memory`` peak memory is measured in processes of their own, for several numbers of points and chunk sizes.
 """
@@ -12,6 +13,7 @@ import os
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # before torch: fewer page faults
 
 import argparse
+import math
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -40,7 +42,7 @@ def forward_passes(network: nn.Module, value: Tensor, count: int, chunk_size: in
 
 
 def curve_works(network: nn.Module, value: Tensor, chunk_size: int) -> Iterator[tuple[str, Callable[[], object]]]:
-    """Curves of all orders, and of one beside Quantus, with the forward passes each needs."""
+    """Curves of all orders, with the forward passes they need."""
     target = torch.arange(len(value), device=value.device) % 10
     relevance = torch.randn_like(value)
     everything = torch.ones_like(value, dtype=torch.bool)
@@ -51,19 +53,30 @@ def curve_works(network: nn.Module, value: Tensor, chunk_size: int) -> Iterator[
         f"curves, {len(ORDERS)} orders x {POINTS} points",
         lambda: perturbation_curves(network, value, target, relevance, orders=ORDERS, **given),
     )
+
+
+def flipping_works(network: nn.Module, value: Tensor, chunk_size: int) -> Iterator[tuple[str, Callable[[], object]]]:
+    """A curve of one order, and Quantus' of the same steps, with the forward passes each needs."""
+    target = torch.arange(len(value), device=value.device) % 10
+    relevance = torch.randn_like(value)
+    size = value[0].numel()
+    steps = 20 if size % 20 == 0 else math.isqrt(size)
+    given = {
+        "fractions": grid(steps + 1),
+        "candidates": torch.ones_like(value, dtype=torch.bool),
+        "chunk_size": chunk_size,
+    }
+    count = (steps + 1) * len(value)
+    yield f"{count} forward passes", lambda: forward_passes(network, value, count, chunk_size)
     yield (
-        f"forward passes of one order, {POINTS} points",
-        lambda: forward_passes(network, value, POINTS * len(value), chunk_size),
-    )
-    yield (
-        f"curve, one order x {POINTS} points",
+        f"curve, one order x {steps + 1} points",
         lambda: perturbation_curves(network, value, target, relevance, orders=["morf"], **given),
     )
     if find_spec("quantus"):
         import quantus
 
         flipping = quantus.PixelFlipping(
-            features_in_step=-(-value[0].numel() // (POINTS - 1)),
+            features_in_step=size // steps,
             perturb_baseline=0.0,
             normalise=False,
             disable_warnings=True,
@@ -75,7 +88,7 @@ def curve_works(network: nn.Module, value: Tensor, chunk_size: int) -> Iterator[
         }
         device = str(value.device)
         yield (
-            "Quantus PixelFlipping, 20 steps",
+            f"Quantus PixelFlipping, {steps} steps",
             lambda: flipping(network, **arrays, device=device, batch_size=chunk_size, softmax=True),
         )
 
@@ -132,6 +145,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--examples", type=int, default=100)
+    parser.add_argument("--flipped", type=int, default=8, help="examples beside Quantus")
     parser.add_argument("--attributed", type=int, default=8, help="examples for MPRT and max-sensitivity")
     parser.add_argument("--chunk_size", type=int, default=16)
     parser.add_argument("--repetitions", type=int, default=3)
@@ -148,6 +162,8 @@ def main() -> None:
             continue
         print(f"\n{name}, {options.examples} examples, chunks of {options.chunk_size}; seconds and ratio")
         compare(curve_works(network, value, options.chunk_size), options.repetitions, options.device)
+        flipped = value[: options.flipped]
+        compare(flipping_works(network, flipped, options.chunk_size), options.repetitions, options.device)
         compare(attribution_works(network, value[: options.attributed]), options.repetitions, options.device)
         if options.memory:
             for points, chunk_size in ((2, 16), (6, 16), (21, 16), (6, 64)):
