@@ -46,8 +46,8 @@ class Classifier(L.LightningModule):
         mixup: train on weighted means of two inputs and of their targets (Zhang et al. 2018, arXiv 1710.09412),
             the weights drawn from a beta distribution with both parameters of this value; 0 for no mixing.
         compile: compile the network in this mode of :func:`torch.compile`, ``"default"`` for instance; not by default,
-            for compilation takes a minute. Explanations run the network as it is written, and checkpoints are the same
-            with and without.
+            as the first steps wait for the compiler. Explanations run the network as it is written, and checkpoints
+            are the same with and without.
 
     Raises:
         UserError: the network declares another representation than the data's, or, when training or testing
