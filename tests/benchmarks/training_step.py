@@ -150,6 +150,7 @@ def compare_loops(name: str, batch_size: int, steps: int, folder: Path) -> None:
     )  # fmt: skip
 
     def bare_loop() -> list[float]:
+        data.trainer = None  # whose progress would be the position in the epoch
         optimizer = torch.optim.AdamW(model.train().parameters(), fused=True)
         begins = []
         for number, batch in enumerate(data.train_dataloader()):
