@@ -64,7 +64,7 @@ def accuracy_chart(rows: Sequence[Row]) -> Figure:
     _mark_reported(axes, None)
     axes.plot([], [], "o", color="black", label="one fold of this study")
     axes.set_xticks(range(len(names)), names)
-    axes.set(ylim=(0, 100), ylabel="test accuracy [%]", title="accuracy on speakers never heard before; bars: means")
+    axes.set(ylim=(0, 102), ylabel="test accuracy [%]", title="accuracy on speakers never heard before; bars: means")
     _legend_below(figure, axes, columns=2)
     return figure
 
