@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -195,6 +196,62 @@ def test_server_that_dies_in_the_middle_of_a_run(
     wandb(*command[1:])
     assert len(server.only_run().values("val/accuracy")) == 3
     assert server.only_run().exit_code == 0
+
+
+@pytest.mark.slow
+def test_server_that_dies_while_tables_wait(
+    corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
+    monkeypatch.setattr(ServerCrash, "server", server, raising=False)
+    options = [*tiny_run(corpus), *WANDB, "--trainer.max_epochs=2", "--run.artifacts=false"]
+    options += ["--trainer.callbacks+=LRPCallback", "--trainer.callbacks.num_examples=2"]
+    options += ["--trainer.callbacks.num_pictures=1", "--trainer.callbacks+=test_wandb_server.ServerCrash"]
+    assert exit_code("fit", *options) == 0
+    (warning,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("audio-lrp: warning")]
+    server.start()
+    wandb(*warning.split("to upload it: ")[1].split()[1:])
+    run = server.only_run()
+    assert run.exit_code == 0
+    tables = run.values("lrp/perturbation_table")
+    assert len(tables) == 2
+    assert all(run.files[table["path"]] for table in tables)
+
+
+class ServiceCrash(L.Callback):
+    """The system ends W&B's service, a process of its own, in the middle of a run."""
+
+    def on_train_epoch_end(self, trainer: L.Trainer, *_: Any) -> None:
+        if trainer.current_epoch == 0:
+            (child,) = [
+                status.parent
+                for status in Path("/proc").glob("[0-9]*/status")
+                if f"PPid:\t{os.getpid()}\n" in status.read_text() and "wandb-core" in status.read_text()
+            ]
+            os.kill(int(child.name), signal.SIGKILL)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="this system does not list its processes in /proc")
+def test_service_that_dies(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str], in_empty_folder: Path
+) -> None:
+    monkeypatch.delenv("WANDB_MODE")
+    options = [
+        *tiny_run(corpus),
+        *WANDB,
+        "--trainer.max_epochs=3",
+        "--trainer.callbacks=test_wandb_server.ServiceCrash",
+    ]
+    with pytest.warns(UserWarning, match="W&B did not take the artifact checkpoint-"):
+        assert exit_code("fit", *options) == 0
+    printed = capfd.readouterr().err.splitlines()
+    warnings = [line for line in printed if line.startswith("audio-lrp: warning")]
+    assert len(warnings) == 2
+    assert "W&B takes no numbers any more" in warnings[0]
+    assert "W&B has not written all of its run to" in warnings[1]
+    (checkpoint,) = Path("runs").rglob("*.ckpt")
+    assert "step=3" in checkpoint.name
 
 
 @pytest.mark.slow
