@@ -86,6 +86,18 @@ def test_another_machine_holds_until_it_is_silent_for_long(tmp_path: Path) -> No
     assert not is_held(tmp_path)
 
 
+def test_a_time_in_the_future_holds_nothing(tmp_path: Path) -> None:
+    """A machine whose clock was wrong has died; by the clock as it is now its claim would hold for years."""
+    path = tmp_path / "claim-0001.json"
+    make_void(path)
+    os.utime(path, (time.time() + 1e8, time.time() + 1e8))
+    assert not is_held(tmp_path)
+    with take(tmp_path) as claim:
+        assert claim.path.name == "claim-0002.json"
+        os.utime(claim.path, (time.time() + 60, time.time() + 60))  # clocks that differ a little
+        assert is_held(tmp_path)
+
+
 def test_a_heart_beats(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(claims, "HEARTBEAT_SECONDS", 0.01)
     claim = take(tmp_path)

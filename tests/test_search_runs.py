@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
+import optuna
 import pytest
 import yaml
 from command_line import exit_code, tiny_run, wandb_records
@@ -18,10 +19,11 @@ from fake_corpus import ToneCorpus
 from matplotlib.image import imread
 
 from audio_lrp.errors import UsageError, UserError
+from audio_lrp.search import worker
 from audio_lrp.search.command import main
 from audio_lrp.search.options import printed_config
 from audio_lrp.search.report import write_report
-from audio_lrp.search.study import default_storage, open_study
+from audio_lrp.search.study import default_storage, latest, open_study, repeat
 from audio_lrp.search.sweep_file import make_sweep, read_sweep
 from audio_lrp.search.worker import Job, run_trials
 
@@ -129,6 +131,35 @@ def test_metric_that_is_never_logged(corpus: Path) -> None:
     run_trials(study, sweep, Job("levels", content, "", 1, Path.cwd(), workers=1))  # in this process
     with pytest.raises(UserError, match=r"none of the .* 1 trials .*metric scores was never logged; there is score"):
         write_report(study, sweep, Path.cwd())
+
+
+def test_a_trial_given_to_another_worker_costs_its_own_nothing(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock was set, or the machine slept: for the others this worker was dead, and it was not."""
+    content = read_sweep(write_sweep(corpus, [0.5, 0.75]))
+    sweep = make_sweep(content)
+    study = open_study(default_storage(Path.cwd()), "levels", sweep, content)
+    begun: list[int] = []
+
+    def run(trial: optuna.Trial, *_: Any) -> float:
+        begun.append(trial.number)
+        if len(begun) == 1:
+            repeat(study, study.get_trials()[trial.number])
+            repeat(study, study.get_trials()[trial.number])  # two may notice at once
+        return 1.0
+
+    monkeypatch.setattr(worker, "run_trial", run)
+    run_trials(study, sweep, Job("levels", content, "", 2, Path.cwd(), workers=1))
+    assert sorted(begun) == [0, 1, 2]
+    assert [trial.state.name for trial in study.get_trials()] == ["FAIL", "COMPLETE", "COMPLETE"]
+    assert [trial.number for trial in latest(study.get_trials())] == [1, 2]
+
+
+def test_workers_that_have_ended() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    assert worker.has_ended(worker.worker_name(ended.pid))
+    assert not worker.has_ended(worker.worker_name(os.getpid()))
+    assert not worker.has_ended(f"another-machine-{ended.pid}")
 
 
 def test_mistakes_are_told_before_anything_runs(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:

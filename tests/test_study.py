@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import lightning as L
@@ -25,7 +26,7 @@ from fake_corpus import ToneCorpus
 from torch import nn
 
 from audio_lrp.saved_network import load_network
-from audio_lrp.study import command, subject, training
+from audio_lrp.study import command, subject, training, work
 from audio_lrp.study.budget import SHIPPED, SyntheticSize, find_budget, load_budget
 from audio_lrp.study.charts import figures
 from audio_lrp.study.corpora import find_corpus
@@ -393,6 +394,20 @@ class TestRunning:
         chosen = ["--folds=0", "--tasks=digit", "--workers=2", f"--output={tmp_path / 'study'}"]
         assert exit_code("study", *options, *chosen) == 1
         assert "2 of 2 cells are left" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("shift", [-1e6, 1e6])
+def test_a_failure_counts_whatever_the_clock_says(tmp_path: Path, shift: float) -> None:
+    cell = Cell("alexnet", "digit", 0)
+    study = SimpleNamespace(cell_folder=lambda cell: tmp_path)
+    assert not work.has_failed(study, cell, work.failures(study, [cell]))
+    work._write_json(tmp_path / "failure.json", {"reason": "an earlier one"})
+    earlier = work.failures(study, [cell])
+    assert not work.has_failed(study, cell, earlier)
+    work._write_json(tmp_path / "failure.json", {"reason": "another"})
+    os.utime(tmp_path / "failure.json", (time.time() + shift, time.time() + shift))
+    assert work.has_failed(study, cell, earlier)
+    assert work.has_failed(study, cell, {})
 
 
 def read_steps(path: Path) -> set[int]:

@@ -219,11 +219,22 @@ def sign(trial: optuna.Trial, worker: str) -> None:
 
 def running(study: optuna.Study, worker: str) -> list[FrozenTrial]:
     """The trials that a worker has not ended."""
-    trials = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [trial for trial in trials if trial.user_attrs.get(_WORKER) == worker]
+    return running_by_worker(study).get(worker, [])
+
+
+def running_by_worker(study: optuna.Study) -> dict[str, list[FrozenTrial]]:
+    """The trials that are not ended, by the worker that began them."""
+    found: dict[str, list[FrozenTrial]] = {}
+    for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        if _WORKER in trial.user_attrs:
+            found.setdefault(trial.user_attrs[_WORKER], []).append(trial)
+    return found
 
 
 def repeat(study: optuna.Study, trial: FrozenTrial) -> None:
-    """End the trial of a dead worker and have it repeated."""
-    study.tell(trial.number, state=TrialState.FAIL)
+    """End the trial of a dead worker and have it repeated, unless somebody else has done so."""
+    try:
+        study.tell(trial.number, state=TrialState.FAIL)
+    except ValueError:  # the trial is ended
+        return
     RetryHeartbeatStaleTrialCallback(_MOST_RETRIES)(study, copy.deepcopy(trial))  # it changes what the study has cached

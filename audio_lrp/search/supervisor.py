@@ -13,9 +13,17 @@ from optuna.trial import TrialState
 from tqdm import tqdm
 
 from audio_lrp.errors import UserError
-from audio_lrp.search.study import is_finished, latest, repeat, running, startable, told_as_user_errors
+from audio_lrp.search.study import (
+    is_finished,
+    latest,
+    repeat,
+    running,
+    running_by_worker,
+    startable,
+    told_as_user_errors,
+)
 from audio_lrp.search.sweep_file import Sweep
-from audio_lrp.search.worker import Job, log_file, work, worker_name
+from audio_lrp.search.worker import DISK_FULL, Job, has_ended, log_file, work, worker_name
 
 _POLL: Final = 1.0
 """Seconds between two looks at the sweep."""
@@ -56,6 +64,11 @@ class _Crew:
         lost = running(self._study, worker_name(process.pid))
         for trial in lost:
             repeat(self._study, trial)
+        if process.exitcode == DISK_FULL:
+            raise UserError(
+                f"the disk is full in {self._job.folder}: free space there, then type the same command to go on with "
+                "the sweep"
+            )
         if not process.exitcode or lost:
             return
         self._idle_deaths += 1  # killed between two trials: bad luck, but not again and again
@@ -87,6 +100,9 @@ def supervise(study: optuna.Study, sweep: Sweep, job: Job) -> None:
         KeyboardInterrupt: the user has stopped the sweep, and its workers have ended.
     """
     with told_as_user_errors(job.storage), _crew(job, study) as crew:
+        for worker, trials in running_by_worker(study).items():
+            for trial in trials if has_ended(worker) else ():  # of a sweep that was killed: no need to wait
+                repeat(study, trial)
         bar: tqdm[Never] = tqdm(total=job.total, desc="sweep", unit="trial", disable=None)
         while not is_finished(study, sweep, job.total):
             optuna.storages.fail_stale_trials(study)

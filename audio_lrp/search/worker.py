@@ -14,7 +14,7 @@ from typing import Any
 import optuna
 import torch
 
-from audio_lrp.errors import UserError
+from audio_lrp.errors import NO_SPACE, UserError
 from audio_lrp.search.study import give_up, is_retry, open_study, rank, sign, startable
 from audio_lrp.search.sweep_file import Sweep, make_sweep
 from audio_lrp.search.trial import run_trial
@@ -23,6 +23,9 @@ PARAMETERS = "parameters"
 """Attribute of a trial that holds its point: the parameters' values as its command has them."""
 FAILURE = "failure"
 """Attribute of a trial that holds why it crashed."""
+
+DISK_FULL = 28
+"""Exit code of a worker that has no space for its trial's files."""
 
 
 class _SurplusTrialError(Exception):
@@ -53,6 +56,20 @@ class Job:
 def worker_name(process_id: int) -> str:
     """The name of a worker among those of all machines."""
     return f"{socket.gethostname()}-{process_id}"
+
+
+def has_ended(worker: str) -> bool:
+    """Whether a worker of this machine has ended; of another machine's nobody here knows."""
+    host, _, process = worker.rpartition("-")
+    if host != socket.gethostname():
+        return False
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # another user's process
+        return False
+    return False
 
 
 def log_file(folder: Path, process_id: int) -> Path:
@@ -88,9 +105,23 @@ def run_trials(study: optuna.Study, sweep: Sweep, job: Job) -> None:
         job: what to do.
     """
     parent = multiprocessing.parent_process()
+    begun: list[int] = []
+
+    def objective(trial: optuna.Trial) -> float:
+        begun.append(trial.number)
+        return _objective(study, trial, sweep, job)
+
     while (parent is None or parent.is_alive()) and startable(study, sweep, job.total):
-        # Each call begins with ending the trials of dead workers, and keeps telling that its own is alive.
-        study.optimize(lambda trial: _objective(study, trial, sweep, job), n_trials=1, catch=(Exception,))
+        begun.clear()
+        try:
+            # Each call begins with ending the trials of dead workers, and keeps telling that its own is alive.
+            study.optimize(objective, n_trials=1, catch=(Exception,))
+        except Exception:
+            # Optuna takes no value for a trial that was ended meanwhile: others held this worker for dead, because the
+            # machine was asleep or the clock was set.
+            if not begun or not study.get_trials()[begun[0]].state.is_finished():
+                raise
+            logging.getLogger(__name__).exception("trial %d was given to another worker", begun[0])
 
 
 def _objective(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job) -> float:
@@ -106,10 +137,20 @@ def _objective(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job)
     except optuna.TrialPruned:
         raise
     except Exception as error:
+        if _disk_is_full(error):
+            sys.exit(DISK_FULL)  # as if killed: the trial is repeated
         reason = " ".join(str(error).split())
         trial.set_user_attr(FAILURE, reason if isinstance(error, UserError) else f"{type(error).__name__}: {reason}")
         logging.getLogger(__name__).exception("trial %d has failed", trial.number)
         raise
+
+
+def _disk_is_full(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in NO_SPACE:
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _take_share_of_machine(workers: int, index: int) -> None:

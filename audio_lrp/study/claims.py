@@ -21,6 +21,8 @@ from tempfile import TemporaryFile
 from types import TracebackType
 from typing import Any, Final
 
+from audio_lrp.errors import not_writable
+
 HEARTBEAT_SECONDS: Final = 30.0
 VOID_SECONDS: Final = 600.0
 """After so long without a heartbeat a claim is void: much longer than NFS clients cache a file's times (a minute)."""
@@ -84,6 +86,9 @@ def take(folder: Path) -> Claim | None:
 
     Returns:
         The claim, or ``None`` where somebody else holds the cell.
+
+    Raises:
+        UserError: the claim cannot be written.
     """
     folder.mkdir(parents=True, exist_ok=True)
     newest = _newest(folder)
@@ -91,11 +96,16 @@ def take(folder: Path) -> Claim | None:
         return None
     number = 1 if newest is None else int(newest.stem.removeprefix("claim-")) + 1
     path = folder / f"claim-{number:04d}.json"
+    content = json.dumps(_this_process())
     try:
         with path.open("x") as file:
-            json.dump(_this_process(), file)
+            file.write(content)
     except FileExistsError:  # another was faster
         return None
+    except OSError as error:
+        with suppress(OSError):  # nobody holds what could not be written
+            os.utime(path, (_RELEASED, _RELEASED))
+        raise not_writable(path, error) from error
     return Claim(path)
 
 
@@ -121,7 +131,8 @@ def _is_valid(claim: Path) -> bool:
         content = claim.read_text()
     except OSError:  # unreadable for the moment: leave it to the next look
         return True
-    if touched == _RELEASED or server_time(claim.parent) - touched > VOID_SECONDS:
+    # A time in the future was given by a clock that has been put right since; a living holder soon gives another.
+    if touched == _RELEASED or abs(server_time(claim.parent) - touched) > VOID_SECONDS:
         return False
     with suppress(ValueError):  # not yet written
         return not _has_ended(json.loads(content))

@@ -23,7 +23,7 @@ from audio_lrp.study.plan import FAILURE, Cell, Study, choose_cells, networks_of
 from audio_lrp.study.rows import write_table
 from audio_lrp.study.tables import collect, summary_text
 from audio_lrp.study.training import end
-from audio_lrp.study.work import has_failed, state, work
+from audio_lrp.study.work import Failures, failures, has_failed, state, work
 
 _REFRESH_SECONDS = 1.0
 
@@ -51,14 +51,14 @@ def main(args: Sequence[str] | None = None) -> None:
     study = Study((options.output or Path(f"study-{corpus.name}")).expanduser().absolute(), corpus, budget)
     cells = choose_cells(study, options.networks, options.tasks, options.folds)
     open_study(study)
-    began = claims.server_time(study.folder)
+    earlier = failures(study, cells)
     with _progress(study, cells):
         if options.workers == 1:
             work(study, cells)
         else:
             _work_in_processes(study, arguments, options.workers)
     write_results(study.folder)
-    _tell(study, cells, began)
+    _tell(study, cells, earlier)
 
 
 def write_results(folder: Path) -> None:
@@ -136,7 +136,7 @@ def _progress(study: Study, cells: Sequence[Cell]) -> Iterator[None]:
         thread.join()
 
 
-def _tell(study: Study, cells: Sequence[Cell], began: float) -> None:
+def _tell(study: Study, cells: Sequence[Cell], earlier: Failures) -> None:
     """Say where the results lie and what is missing.
 
     Raises:
@@ -148,7 +148,7 @@ def _tell(study: Study, cells: Sequence[Cell], began: float) -> None:
     left: list[Cell] = []
     for cell in (cell for cell in cells if not study.is_finished(cell)):
         folder = study.cell_folder(cell)
-        (failed if has_failed(folder, began) else busy if claims.is_held(folder) else left).append(cell)
+        (failed if has_failed(study, cell, earlier) else busy if claims.is_held(folder) else left).append(cell)
     if busy:
         names = ", ".join(cell.name for cell in busy)
         print(f"others still work on {names}: run the command again for the complete tables")

@@ -17,22 +17,23 @@ from audio_lrp.study.plan import FAILURE, RESULT, Cell, Study
 from audio_lrp.study.training import LAST, LOG, best_validation_accuracy, train
 from audio_lrp.tracking.files import replacing
 
+Failures = dict[Cell, tuple[int, int]]
+
 
 def work(study: Study, cells: Sequence[Cell]) -> None:
     """Finish every cell that nobody else is working on and that has not failed since this call began."""
-    began = claims.server_time(study.folder)
-    while (found := _claim_next(study, cells, began)) is not None:
+    earlier = failures(study, cells)
+    while (found := _claim_next(study, cells, earlier)) is not None:
         cell, claim = found
         with claim:
             _run(study, cell, claim)
 
 
-def _claim_next(study: Study, cells: Sequence[Cell], began: float) -> tuple[Cell, Claim] | None:
+def _claim_next(study: Study, cells: Sequence[Cell], earlier: Failures) -> tuple[Cell, Claim] | None:
     for cell in cells:
-        folder = study.cell_folder(cell)
-        if study.is_finished(cell) or has_failed(folder, began):
+        if study.is_finished(cell) or has_failed(study, cell, earlier):
             continue
-        claim = claims.take(folder)
+        claim = claims.take(study.cell_folder(cell))
         if claim is None:
             continue
         if not study.is_finished(cell):  # else its holder finished between the two looks
@@ -64,7 +65,7 @@ def _run(study: Study, cell: Cell, claim: Claim) -> None:
     except ClaimLostError:
         return
     except Exception as error:
-        with (folder / LOG).open("a") as log:
+        with suppress(OSError), (folder / LOG).open("a") as log:  # a full disk is told of below
             traceback.print_exc(file=log)
         reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         _write_json(folder / FAILURE, {"reason": reason})
@@ -78,11 +79,19 @@ def _write_json(path: Path, content: Mapping[str, object]) -> None:
         temporary.write_text(json.dumps(content, indent=2) + "\n")
 
 
-def has_failed(folder: Path, began: float) -> bool:
-    """Whether a cell has failed since a time by the folder's clock."""
-    with suppress(FileNotFoundError):
-        return (folder / FAILURE).stat().st_mtime >= began
-    return False
+def failures(study: Study, cells: Sequence[Cell]) -> Failures:
+    """What tells the record of each cell's last failure from that of any other; by no time, as clocks are set."""
+    found: Failures = {}
+    for cell in cells:
+        with suppress(FileNotFoundError):
+            status = (study.cell_folder(cell) / FAILURE).stat()
+            found[cell] = (status.st_ino, status.st_mtime_ns)
+    return found
+
+
+def has_failed(study: Study, cell: Cell, earlier: Failures) -> bool:
+    """Whether a cell has failed since a look at the failures."""
+    return failures(study, [cell]).get(cell, earlier.get(cell)) != earlier.get(cell)
 
 
 def state(study: Study, cell: Cell) -> str:
