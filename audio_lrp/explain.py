@@ -4,6 +4,7 @@ Per recording a folder with the prediction (``explanation.json``), relevance as 
 sounds, and one page over all of them, ``index.html``.
 """
 
+import glob
 import json
 import os
 import shutil
@@ -289,12 +290,27 @@ def _spread_over_samples(plane: Tensor) -> Tensor:
     return nn.functional.pad(spread, (first, NUM_SAMPLES - first - len(spread)))
 
 
+def _is_running(process: str) -> bool:
+    """Whether this machine has a process of this number; what is no number counts as one."""
+    try:
+        os.kill(int(process), 0)
+    except ProcessLookupError:
+        return False
+    except (ValueError, OSError):  # another user's
+        return True
+    return True
+
+
 @contextmanager
 def _new_folder(output: Path) -> Iterator[Path]:
     """A folder under a temporary name, which becomes ``output`` when the block ends without an error."""
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise UserError(f"{output} already exists and is not an empty folder: choose another place with --output")
-    temporary = output.absolute().with_name(f".{output.absolute().name}.{os.getpid()}.part")
+    name = output.absolute().name
+    temporary = output.absolute().with_name(f".{name}.{os.getpid()}.part")
+    for earlier in temporary.parent.glob(f".{glob.escape(name)}.*.part"):
+        if not _is_running(earlier.suffixes[-2].removeprefix(".")):
+            shutil.rmtree(earlier, ignore_errors=True)  # of a process that was killed
     try:
         temporary.mkdir(parents=True)
         yield temporary

@@ -175,6 +175,22 @@ def test_a_failure_costs_the_pictures_not_the_training(make_data, run_folder, mo
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in module.state_dict().items())
 
 
+@pytest.mark.parametrize(("part", "loss"), [("example_views", "draws nothing"), ("save_relevance", "keeps no arrays")])
+def test_a_failure_costs_no_more_than_it_must(make_data, run_folder, monkeypatch, part, loss):
+    def fail(*arguments: Any) -> None:
+        raise ValueError("cannot be drawn")
+
+    monkeypatch.setattr(lrp_module, part, fail)
+    with pytest.warns(UserWarning, match=rf"LRPCallback {loss} at step \d+ \(ValueError: cannot be drawn\)"):
+        train(make_data(), LRPCallback(**SMALL), max_epochs=1)
+    names = {path.name.partition("-")[2].partition("-")[2] for path in (run_folder / "lrp").iterdir()}
+    assert names >= {"scores.csv", "perturbation.csv", "perturbation.png"}
+    assert ("map-0.png" in names) == (part == "save_relevance")
+    assert (run_folder / "relevance-validation.npz").exists() == (part == "example_views")
+    with pytest.raises(ValueError, match="cannot be drawn"):
+        train(make_data(), LRPCallback(**SMALL, on_error="raise"), max_epochs=1)
+
+
 @pytest.mark.parametrize("order", [1, -1])
 def test_averaged_weights_are_explained_where_validation_uses_them(make_data, run_folder, monkeypatch, order):
     explained: list[nn.Module] = []

@@ -32,13 +32,14 @@ from audio_lrp.cli.predictions import PredictionTable
 from audio_lrp.cli.summary import summary
 from audio_lrp.cli.trainer import Trainer
 from audio_lrp.data import CorpusDataModule
-from audio_lrp.errors import UsageError, UserError
+from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable
 from audio_lrp.models import Classifier
 from audio_lrp.tracking import (
     Run,
     RunRecord,
     artifacts_wanted,
     discard_empty_folders,
+    last_run_folder,
     log_artifacts,
     make_wandb_logger,
     wandb_session,
@@ -254,6 +255,10 @@ def main(args: Sequence[str]) -> None:
     try:
         with wandb_session(), with_stored_configuration(args) as complete:
             cli = AudioLRPCLI(complete)
+    except OSError as error:
+        if error.errno in NO_SPACE and error.filename is None:  # of a logger's file, for example
+            raise not_writable(last_run_folder(), error, "choose another place with --run.root") from error
+        raise
     finally:
         discard_empty_folders()
     if cli.report:

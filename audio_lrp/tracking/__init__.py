@@ -3,7 +3,7 @@
 from audio_lrp.tracking.artifacts import artifacts_wanted, log_artifacts
 from audio_lrp.tracking.checkpoint_io import WholeCheckpointIO
 from audio_lrp.tracking.record import RunRecord, run_folder
-from audio_lrp.tracking.run import Run, discard_empty_folders
+from audio_lrp.tracking.run import Run, discard_empty_folders, last_run_folder
 from audio_lrp.tracking.wandb_logger import make_wandb_logger, wandb_session
 
 __all__ = [
@@ -12,6 +12,7 @@ __all__ = [
     "WholeCheckpointIO",
     "artifacts_wanted",
     "discard_empty_folders",
+    "last_run_folder",
     "log_artifacts",
     "make_wandb_logger",
     "run_folder",

@@ -8,7 +8,6 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
-from audio_lrp.errors import NO_SPACE
 from audio_lrp.tracking.files import replacing
 
 CONFIG_FILENAME = "config.yaml"
@@ -44,11 +43,6 @@ class RunRecord(Callback):
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         """Put the configuration into the checkpoint as well, which is then enough to go on with."""
         checkpoint.setdefault("audio_lrp", {})["config"] = self.config
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        """Say where the disk is full, when the failed write itself does not: of a logger's file for example."""
-        if isinstance(exception, OSError) and exception.errno in NO_SPACE and exception.filename is None:
-            exception.filename = str(self.folder)
 
     def _record(self, trainer: Trainer) -> None:
         with replacing(self.folder / CONFIG_FILENAME, "choose another place with --run.root") as path:

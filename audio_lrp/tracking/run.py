@@ -99,5 +99,10 @@ def discard_empty_folders() -> None:
             _made.pop().rmdir()
 
 
+def last_run_folder() -> Path:
+    """The folder of the run that this process began last, or else the working folder."""
+    return Path(os.environ.get(_FOLDER_VARIABLE, "."))
+
+
 def _is_first_process() -> bool:
     return getattr(rank_zero_only, "rank", 0) == 0
