@@ -1,5 +1,6 @@
 """The mean of a training's last weights."""
 
+import torch
 from lightning.pytorch.callbacks import WeightAveraging
 from torch import Tensor
 
@@ -23,7 +24,6 @@ class WeightAveragingCallback(WeightAveraging):
         UserError: an argument is out of its range.
 
     Example:
-        >>> import torch
         >>> callback = WeightAveragingCallback(decay=0.5)
         >>> callback.average(torch.tensor(1.0), torch.tensor(3.0), torch.tensor(1000))
         tensor(2.)
@@ -47,4 +47,5 @@ class WeightAveragingCallback(WeightAveraging):
         """The average of one parameter after another update."""
         updates = int(num_averaged)
         decay = min(self.decay, (1 + updates) / (_WARMUP + updates))
-        return averaged * decay + current * (1 - decay)
+        # counts, of batches seen say, have no mean
+        return torch.lerp(averaged, current, 1 - decay) if averaged.is_floating_point() else current

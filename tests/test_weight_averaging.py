@@ -76,6 +76,10 @@ def test_beginnings_are_forgotten() -> None:
     assert share < 1e-6  # with a constant decay 0.45
 
 
+def test_counts_are_not_averaged() -> None:
+    assert WeightAveragingCallback().average(torch.tensor(3), torch.tensor(8), 5) == 8
+
+
 @pytest.mark.parametrize("arguments", [{"decay": 1.0}, {"decay": -0.1}, {"update_every_n_steps": 0}])
 def test_ranges(arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="needs a decay from 0 to below 1"):
