@@ -98,6 +98,11 @@ def load_budget(path: Path) -> Budget:
     unknown = [name for name in budget.competitors if name not in METHODS]
     if unknown:
         raise UsageError(f"the budget {path} names {unknown[0]!r} as a competitor: choose from {', '.join(METHODS)}")
+    counts = {name: getattr(budget, name) for name in ("batch_size", "validate_every", "generated_folds")}
+    counts["explained_clips"] = budget.explained_clips if budget.explained_clips is not None else 1
+    for name, count in counts.items():
+        if count < 1:
+            raise UsageError(f"the budget {path} has {count} for {name}: give a number above 0")
     wrong = [name for name, steps in budget.steps.items() if steps < 1 or steps % budget.validate_every]
     if wrong:
         raise UsageError(
