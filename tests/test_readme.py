@@ -95,7 +95,8 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
             write(path, 300 + 200 * digit, random)
     write(Path("one.wav"), 500, random)
     write(Path("two.flac"), 700, random)
-    assert exit_code(*words_of(FIRST), "--trainer.max_steps=1", *TINY) == 0
+    few = [f"--trainer.callbacks.num_{what}=1" for what in ("examples", "pictures")]  # of the last of the callbacks
+    assert exit_code(*words_of(FIRST), "--trainer.max_steps=1", *TINY, *few) == 0
     only_folder(Path("runs")).rename("runs/audionet_digit/TIME")
     Path("CKPT").symlink_to("runs/audionet_digit/TIME/checkpoints/last.ckpt")
     return tmp_path
@@ -121,9 +122,8 @@ def test_runs(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
             continue
         run_in_small = []
         if words[0] in COMMANDS and COMMANDS[words[0]].module == LIGHTNING and "--help" not in words:
-            run_in_small = TINY
-            if words[0] == "fit":
-                run_in_small = [*TINY, "--trainer.max_steps=2", "--trainer.callbacks=null"]
+            steps = ["--trainer.max_steps=2"] if words[0] == "fit" else []
+            run_in_small = [*TINY, *steps, "--trainer.callbacks=null"]
         monkeypatch.setenv("WANDB_MODE", "offline")  # whatever the command says: there is no account
         code = exit_code(*words, *run_in_small)
         assert code == 0, f"{line}\n{capsys.readouterr().err}"
