@@ -100,7 +100,7 @@ def test_saved(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[st
     specifications = [json.loads(view["spec"]) for view in (workspace, report)]
     drawn = [sorted(json.dumps(sorted(keys(panel))) for panel in panels(item)) for item in specifications]
     assert drawn[0] == drawn[1]
-    assert len(drawn[0]) == 17
+    assert len(drawn[0]) == 18
     printed = capsys.readouterr().out
     assert f"workspace: {server.url}/someone/tests?nw=" in printed
     assert f"report:    {server.url}/someone/tests/reports/" in printed

@@ -23,6 +23,7 @@ NOT_OF_THE_PROGRAM = {
     "pip install -e '.[test]' && pytest": "this is it; .ci/run takes the line from here",
     "pip install ./tests/plugin": "test_plugins.py installs the plugin into a folder of its own",
     "export AUDIOMNIST_ROOT=path/to/AudioMNIST": "test_sweeps.py sets the variable",
+    "export MASTER_ADDR=name-of-the-first MASTER_PORT=29500 NODE_RANK=0": "test_distributed.py sets the variables",
     "wandb sweep --project audio-lrp sweeps/audionet.yaml": "needs a server; test_wandb_server.py has one",
     "CUDA_VISIBLE_DEVICES=0 wandb agent ID": "needs a server; test_wandb_server.py has one",
     "pip install -e '.[dev]' && .ci/run": "runs these tests",
