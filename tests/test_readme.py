@@ -15,7 +15,7 @@ from audio_lrp.cli.commands import COMMANDS, LIGHTNING
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
-LINES = list(dict.fromkeys(line for block in BLOCKS for line in block.splitlines()))
+LINES = list(dict.fromkeys(line.partition(" #")[0] for block in BLOCKS for line in block.splitlines()))
 
 NOT_OF_THE_PROGRAM = {
     "python3 -m venv .venv && . .venv/bin/activate": "CI and every installation begin with it",
@@ -33,6 +33,7 @@ NOT_OF_THE_PROGRAM = {
 PARSED_ONLY = {
     "data download": "1 GB from the network; test_audiomnist_download.py has a server of its own",
     "study": "minutes to hours; test_study.py runs a smaller budget",
+    "fit --config audionet_digit --config trainer/ddp --trainer.num_nodes 2": "needs two; test_distributed.py has them",
     "sync": "needs a server; test_sync.py and test_wandb_server.py have one",
     "dashboard": "needs an account; test_dashboard.py builds what would be saved",
     "sweep": "hours; test_search_runs.py runs sweeps, test_sweeps.py every point of the shipped ones",
