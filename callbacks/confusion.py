@@ -10,7 +10,7 @@ from lightning.pytorch.loggers import WandbLogger
 from numpy.typing import NDArray
 from torchmetrics.classification import MulticlassConfusionMatrix
 
-from audio_lrp.callbacks.isolation import OnError, surviving
+from audio_lrp.callbacks.isolation import OnError, check_on_error, surviving
 from audio_lrp.callbacks.publishing import write_image, write_rows
 from audio_lrp.errors import UserError
 from audio_lrp.figures import confusion_matrix, pixels
@@ -42,8 +42,7 @@ class ConfusionMatrixCallback(Callback):
     """
 
     def __init__(self, on_error: OnError = "warn") -> None:
-        if on_error not in ("warn", "raise"):
-            raise UserError(f"on_error of ConfusionMatrixCallback is 'warn' or 'raise', not {on_error!r}")
+        check_on_error(on_error, self)
         self.on_error = on_error
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:

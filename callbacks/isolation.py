@@ -3,11 +3,13 @@
 import random
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
+
+from audio_lrp.errors import UserError
 
 OnError = Literal["warn", "raise"]
 """Whether a failure is a warning or ends the run."""
@@ -29,6 +31,20 @@ def isolated_random_state(device: torch.device) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             random.setstate(python_state)
+
+
+def check_on_error(on_error: OnError, callback: object) -> None:
+    """Refuse what is no `OnError`.
+
+    Args:
+        on_error: a callback's setting.
+        callback: the callback, which the message names.
+
+    Raises:
+        UserError: it is neither ``"warn"`` nor ``"raise"``.
+    """
+    if on_error not in get_args(OnError):
+        raise UserError(f"on_error of {type(callback).__name__} is 'warn' or 'raise', not {on_error!r}")
 
 
 @contextmanager

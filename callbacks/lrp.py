@@ -15,7 +15,7 @@ from zennit.core import Composite
 from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
 from audio_lrp.attribution.timefrequency import STFT, spectrogram_plane
-from audio_lrp.callbacks.isolation import OnError, isolated_random_state, surviving
+from audio_lrp.callbacks.isolation import OnError, check_on_error, isolated_random_state, surviving
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.callbacks.publishing import Results, publish, save_relevance
 from audio_lrp.data.batch import Batch
@@ -153,8 +153,7 @@ class LRPCallback(Callback):
             raise UserError(f"target of LRPCallback is 'label' or 'predicted', not {self.target!r}")
         if self.required_accuracy is not None and not 0 <= self.required_accuracy <= 1:
             raise UserError(f"required_accuracy of LRPCallback is a share from 0 to 1, not {self.required_accuracy}")
-        if self.on_error not in ("warn", "raise"):
-            raise UserError(f"on_error of LRPCallback is 'warn' or 'raise', not {self.on_error!r}")
+        check_on_error(self.on_error, self)
         check_fractions(self.fractions)
         if isinstance(self.composite, str):
             composite_by_name(self.composite, bounds=(0.0, 1.0))  # tells an unknown name

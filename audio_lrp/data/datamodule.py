@@ -142,12 +142,17 @@ class CorpusDataModule(L.LightningDataModule):
         for clips in self._clips:
             clips.window(self.long_clips)
 
+    @property
+    def _corpora(self) -> list[Corpus]:
+        """The corpus, then the further ones trained on: the order that indices of recordings count in."""
+        return [self.corpus, *self.training_corpora]
+
     def _open_clips(self) -> list[PackedClips]:
         return [
             PackedClips.open(
                 corpus.name, corpus.root, [item.path for item in corpus.recordings], cache_dir=self.cache_dir
             )
-            for corpus in (self.corpus, *self.training_corpora)
+            for corpus in self._corpora
         ]
 
     def setup(self, stage: str) -> None:
@@ -164,15 +169,14 @@ class CorpusDataModule(L.LightningDataModule):
             self._joined = self._join(self.splits["train"])
 
     def _join(self, training: ClipDataset) -> JoinedDataset:
-        corpora = [self.corpus, *self.training_corpora]
         further = [
             self._dataset(corpus, clips, range(len(corpus.recordings)))
-            for corpus, clips in zip(corpora[1:], self._clips[1:], strict=True)
+            for corpus, clips in zip(self.training_corpora, self._clips[1:], strict=True)
         ]
         return JoinedDataset(
             [training, *further],
-            num_recordings=[len(corpus.recordings) for corpus in corpora],
-            num_speakers=[len({item.speaker for item in corpus.recordings}) for corpus in corpora],
+            num_recordings=[len(corpus.recordings) for corpus in self._corpora],
+            num_speakers=[len({item.speaker for item in corpus.recordings}) for corpus in self._corpora],
         )
 
     def _dataset(self, corpus: Corpus, clips: PackedClips, index: Sequence[int]) -> ClipDataset:
@@ -194,7 +198,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     def recording(self, index: int) -> Recording:
         """The recording that a batch names by ``index``: of the corpus, or of the further ones trained on."""
-        for corpus in (self.corpus, *self.training_corpora):
+        for corpus in self._corpora:
             if index < len(corpus.recordings):
                 return corpus.recordings[index]
             index -= len(corpus.recordings)

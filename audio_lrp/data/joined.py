@@ -29,7 +29,6 @@ class JoinedDataset(Dataset[Batch]):
         self._begins = np.cumsum([0, *map(len, parts)])
         self._first_index = np.cumsum([0, *num_recordings])
         self._first_speaker = np.cumsum([0, *num_speakers])
-        self.label = np.concatenate([part.label for part in parts])
 
     def __len__(self) -> int:
         return int(self._begins[-1])

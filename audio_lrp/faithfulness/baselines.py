@@ -110,7 +110,7 @@ class Interpolation(Baseline):
         generators: Sequence[torch.Generator],
     ) -> Tensor:
         """Silence, for rows of which nothing is left [B, 1, ...]."""
-        return input.new_full([len(input)] + [1] * (input.ndim - 1), self.silence)
+        return Silence(self.silence).reference(input, candidates, generators)
 
     def fill(self, input: Tensor, removed: Tensor, reference: Tensor) -> Tensor:  # noqa: A002
         """The inputs with the gaps along the last axis bridged [R, C, ...]."""
