@@ -6,7 +6,7 @@ import json
 import random
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -40,6 +40,7 @@ from audio_lrp.faithfulness import (
     Bands,
     Interpolation,
     MatchedNoise,
+    PerturbationCurves,
     RandomOrder,
     Windows,
     aopc,
@@ -405,9 +406,22 @@ def test_it_can_be_written_in_yaml():
     assert parser.instantiate_classes(named).callback.composite == "epsilon"
 
 
-def test_the_perturbations_can_be_written_in_yaml(make_data, run_folder):
+def from_yaml(text: str) -> LRPCallback:
     parser = ArgumentParser()
     parser.add_subclass_arguments(Callback, "callback")
+    return parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(text)})).callback
+
+
+def assert_written(run_folder: Path, trainer: L.Trainer, curves: PerturbationCurves, columns: Sequence[str]) -> None:
+    """The callback's table of curves has these values."""
+    with (run_folder / "lrp" / f"step-{trainer.global_step:08d}-perturbation.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    for name in columns:
+        expected = [row[name] for row in curves.rows()]
+        np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_the_perturbations_can_be_written_in_yaml(make_data, run_folder):
     text = """
     class_path: audio_lrp.callbacks.LRPCallback
     init_args:
@@ -418,7 +432,7 @@ def test_the_perturbations_can_be_written_in_yaml(make_data, run_folder):
       baseline: {class_path: audio_lrp.faithfulness.MatchedNoise}
       orders: [morf, {class_path: audio_lrp.faithfulness.RandomOrder, init_args: {repetitions: 2}}]
     """
-    callback = parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(text)})).callback
+    callback = from_yaml(text)
     trainer, module = train(make_data(), callback, max_epochs=1)
 
     batch = make_data_ready(make_data()).examples("validate", 4, 0)
@@ -431,16 +445,10 @@ def test_the_perturbations_can_be_written_in_yaml(make_data, run_folder):
         baseline=MatchedNoise(),
         index=batch.index,
     )
-    with (run_folder / "lrp" / f"step-{trainer.global_step:08d}-perturbation.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    for name in ("probability", "logit_std"):
-        expected = [row[name] for row in curves.rows()]
-        np.testing.assert_allclose([float(row[name]) for row in rows], expected, rtol=1e-4, atol=1e-6)
+    assert_written(run_folder, trainer, curves, ("probability", "logit_std"))
 
 
 def test_time_frequency_units_of_waveforms_can_be_written_in_yaml(make_data, run_folder):
-    parser = ArgumentParser()
-    parser.add_subclass_arguments(Callback, "callback")
     text = """
     class_path: audio_lrp.callbacks.LRPCallback
     init_args:
@@ -450,7 +458,7 @@ def test_time_frequency_units_of_waveforms_can_be_written_in_yaml(make_data, run
       unit: {class_path: audio_lrp.faithfulness.Bands, init_args: {bins: 8}}
       transform: {class_path: audio_lrp.attribution.HannSTFT, init_args: {window_length: 256, hop_length: 64}}
     """
-    callback = parser.instantiate_classes(parser.parse_object({"callback": yaml.safe_load(text)})).callback
+    callback = from_yaml(text)
     trainer, module = train(make_data(), callback, max_epochs=1)
 
     batch = make_data_ready(make_data()).examples("validate", 4, 0)
@@ -465,10 +473,7 @@ def test_time_frequency_units_of_waveforms_can_be_written_in_yaml(make_data, run
         transform=stft,
         index=batch.index,
     )
-    with (run_folder / "lrp" / f"step-{trainer.global_step:08d}-perturbation.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    expected = [row["probability"] for row in curves.rows()]
-    np.testing.assert_allclose([float(row["probability"]) for row in rows], expected, rtol=1e-4, atol=1e-6)
+    assert_written(run_folder, trainer, curves, ("probability",))
     with pytest.raises(UserError, match=r"STFT of 8000 samples, but the network's inputs are of shape \[227, 227\]"):
         make_trainer(callback).validate(
             Classifier(AlexNet, 10, "spectrogram"), make_data(representation="spectrogram"), verbose=False
