@@ -10,7 +10,7 @@ import numpy as np
 
 from audio_lrp.arguments import CommandParser
 from audio_lrp.corpus_figure import corpus_overview
-from audio_lrp.data import FSDD, AudioMNIST, Corpus
+from audio_lrp.data import AudioMNIST, Corpus
 from audio_lrp.data.audiomnist_download import AUDIOMNIST, download_audiomnist
 from audio_lrp.data.audiomnist_metadata import METADATA, metadata_faults
 from audio_lrp.data.exclusions import read_exclusions, write_exclusions
@@ -24,7 +24,7 @@ from audio_lrp.data.inspection import (
     repetitions_by_cell,
     worth_excluding,
 )
-from audio_lrp.data.listing import wav_names
+from audio_lrp.data.layout import corpus_class
 from audio_lrp.tracking.files import replacing
 
 _MEND = "choose another place with --output"
@@ -69,7 +69,8 @@ def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
     Raises:
         UserError: there is no corpus, or the output cannot be written.
     """
-    corpus = corpus_in(folder, exclude)
+    kind = corpus_class(folder) or AudioMNIST  # whose complaint says what is expected where there is no corpus
+    corpus = kind(folder, exclude=exclude)
     sounds = listen_to_all(corpus.recordings)
     faults = find_faults(corpus, sounds)
     if corpus.published_folds("digit") is not None:
@@ -93,12 +94,6 @@ def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
     if excluded:
         print(f"to leave out the {len(excluded)} useless ones: --data.exclude {output / 'exclude.yaml'}")
     return faults
-
-
-def corpus_in(folder: Path, exclude: str | None) -> Corpus:
-    """The corpus in a folder, by its layout: FSDD's where recordings lie in one folder, AudioMNIST's elsewhere."""
-    flat = not (folder / "data").is_dir() and ((folder / "recordings").is_dir() or wav_names(folder))
-    return FSDD(folder, exclude) if flat else AudioMNIST(folder, exclude=exclude)
 
 
 def _summary(corpus: Corpus, sounds: Sequence[Sound | str]) -> str:

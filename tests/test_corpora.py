@@ -9,6 +9,7 @@ import pytest
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.corpus import Recording
 from audio_lrp.data.fsdd import FSDD
+from audio_lrp.data.layout import corpus_class
 from audio_lrp.errors import UserError
 
 FEMALE = {"12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"}
@@ -205,3 +206,18 @@ class TestNothingThere:
         touch(tmp_path / "corpus.zip")
         with pytest.raises(UserError, match=r"corpus.zip is not a folder"):
             corpus(tmp_path / "corpus.zip").scan()
+
+
+@pytest.mark.parametrize(
+    ("recording", "expected"),
+    [
+        ("data/01/3_01_0.wav", AudioMNIST),
+        ("01/3_01_0.wav", AudioMNIST),
+        ("recordings/3_ann_0.wav", FSDD),
+        ("3_ann_0.wav", FSDD),
+        ("ann/3.wav", None),
+    ],
+)
+def test_a_corpus_is_told_by_its_layout(recording: str, expected: type | None, tmp_path: Path) -> None:
+    touch(tmp_path / recording)
+    assert corpus_class(tmp_path) is expected

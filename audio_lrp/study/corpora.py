@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from audio_lrp.data import FSDD, AudioMNIST, Corpus, SyntheticDigits
-from audio_lrp.data.listing import visible_entries, wav_names
+from audio_lrp.data import Corpus, SyntheticDigits
+from audio_lrp.data.layout import corpus_class
 from audio_lrp.errors import UsageError
 from audio_lrp.nearest import did_you_mean, nearest_path
 from audio_lrp.study.budget import SyntheticSize
@@ -65,17 +65,11 @@ def find_corpus(name: str, synthetic: SyntheticSize) -> StudyCorpus:
     if not root.is_dir():
         hint = did_you_mean(name, [SYNTHETIC]) or nearest_path(root) or f"give {SYNTHETIC!r} or the folder of a corpus"
         raise UsageError(f"--corpus: there is no folder {root}: {hint}")
-    corpus = _class_of(root)(root)
+    kind = corpus_class(root)
+    if kind is None:
+        raise UsageError(
+            f"--corpus: {root} has neither AudioMNIST's layout (data/NN/{{digit}}_{{NN}}_{{repetition}}.wav) nor that "
+            "of the Free Spoken Digit Dataset (recordings/{digit}_{speaker}_{repetition}.wav)"
+        )
+    corpus = kind(root)
     return StudyCorpus(root.resolve().name, corpus, {"root": str(root)})
-
-
-def _class_of(root: Path) -> type[Corpus]:
-    """Which corpus a folder's layout belongs to."""
-    if (root / "recordings").is_dir() or wav_names(root):
-        return FSDD
-    if (root / "data").is_dir() or any(entry.is_dir() and entry.name.isdigit() for entry in visible_entries(root)):
-        return AudioMNIST
-    raise UsageError(
-        f"--corpus: {root} has neither AudioMNIST's layout (data/NN/{{digit}}_{{NN}}_{{repetition}}.wav) nor that of "
-        "the Free Spoken Digit Dataset (recordings/{digit}_{speaker}_{repetition}.wav)"
-    )

@@ -1,0 +1,26 @@
+"""Telling a corpus by the layout of its folder."""
+
+from pathlib import Path
+
+from audio_lrp.data.audiomnist import AudioMNIST
+from audio_lrp.data.fsdd import FSDD
+from audio_lrp.data.listing import visible_entries, wav_names
+
+
+def corpus_class(root: Path) -> type[AudioMNIST] | type[FSDD] | None:
+    """Which corpus a folder's layout belongs to, ``None`` where it is neither's.
+
+    Args:
+        root: AudioMNIST has recordings in ``data/NN`` or ``NN``, the Free Spoken Digit Dataset all of them in
+            ``recordings`` or the folder itself.
+
+    Raises:
+        UserError: the folder must not be read.
+    """
+    if (root / "data").is_dir():
+        return AudioMNIST
+    if (root / "recordings").is_dir() or wav_names(root):
+        return FSDD
+    if any(entry.is_dir() and entry.name.isdigit() for entry in visible_entries(root)):
+        return AudioMNIST
+    return None
