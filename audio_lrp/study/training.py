@@ -5,7 +5,6 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
-import torch
 import yaml
 
 import audio_lrp.configs
@@ -14,6 +13,7 @@ from audio_lrp.data import SyntheticDigits
 from audio_lrp.errors import UserError
 from audio_lrp.study.claims import Claim
 from audio_lrp.study.plan import Cell, Study
+from audio_lrp.tracking.checkpoint_io import write_checkpoint
 from audio_lrp.tracking.files import replacing
 
 LOG: Final = "cell.log"
@@ -118,9 +118,8 @@ def train(study: Study, cell: Cell, claim: Claim) -> None:
 
 def keep_weights(path: Path) -> None:
     """Take out of a checkpoint what only a training to be taken up again needs."""
-    content = read_checkpoint(path)
-    with replacing(path) as temporary:
-        torch.save({name: value for name, value in content.items() if name not in _RESUMPTION}, temporary)
+    kept = {name: value for name, value in read_checkpoint(path).items() if name not in _RESUMPTION}
+    write_checkpoint(kept, path, "choose another place with --output")
 
 
 def run_supervised(arguments: list[str], log: Any, claim: Claim) -> int:
