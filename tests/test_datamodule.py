@@ -181,9 +181,41 @@ def test_first_training_clips_hold_many_classes(corpus: ToneCorpus) -> None:
 
 def test_long_clips_are_refused_before_training(corpus: ToneCorpus) -> None:
     corpus.prepare()
+    corpus.prepare()
     soundfile.write(corpus.recordings[0].path, np.sin(np.arange(9000)), 8000)
     with pytest.raises(UserError, match=r"1 recordings are longer than one second.*1\.1[23] s.*long_clips"):
         CorpusDataModule(corpus, num_folds=3, long_clips="error").prepare_data()
+
+
+@pytest.mark.parametrize("long_clips", ["energy", "center"])
+def test_preloaded_clips_are_those_that_are_read(
+    corpus: ToneCorpus, long_clips: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus.prepare()
+    soundfile.write(corpus.recordings[0].path, np.sin(np.arange(20_000) / 9) * np.linspace(0, 1, 20_000), 8000)
+    further = ToneCorpus(tmp_path / "further", speakers=3, repetitions=1)
+    options = {"long_clips": long_clips, "training_corpora": [further], "batch_size": 7}
+    reading, preloading = (
+        ready(ToneCorpus(corpus.root), **options, preload_to_device=preload) for preload in (False, True)
+    )
+    for loader in ("train_dataloader", "val_dataloader", "test_dataloader"):
+        for read, preloaded in zip(getattr(reading, loader)(), getattr(preloading, loader)(), strict=True):
+            assert preloaded.input.shape[1] == 0  # neither read nor copied
+            expected, found = reading.represent(read), preloading.represent(preloaded)
+            for name in Batch.__dataclass_fields__:
+                assert torch.equal(getattr(found, name), getattr(expected, name))
+    assert torch.equal(preloading.examples("test", 9, seed=0).input, reading.examples("test", 9, seed=0).input)
+
+
+def test_training_is_the_same_with_preloaded_clips(corpus: ToneCorpus, tmp_path: Path) -> None:
+    inputs = []
+    for preload in (False, True):
+        L.seed_everything(0)
+        noise = [SpeedPerturbation(0.8, 1.2), AdditiveNoise(10, 20)]
+        datamodule = CorpusDataModule(corpus, num_folds=3, augmentations=noise, preload_to_device=preload)
+        _, recorder = offsets_by_epoch(datamodule, tmp_path)
+        inputs.append([batch.input for _, batch in recorder.seen])
+    assert all(map(torch.equal, *inputs))
 
 
 def test_fixed_placement_never_moves(corpus: ToneCorpus, tmp_path: Path) -> None:

@@ -163,6 +163,22 @@ class PackedClips:
             np.multiply(self._samples[begin:end], scale, out=clip[: end - begin])
         return clips, length
 
+    def stored(self, policy: LongClipPolicy) -> tuple[NDArray[np.int16], NDArray[np.int64], NDArray[np.float32]]:
+        """What is stored, for who keeps it elsewhere.
+
+        Args:
+            policy: which second of longer clips.
+
+        Returns:
+            The samples of all clips one after the other, mapped from the file [S]; the first that is used of each clip
+            [N]; and the factor that restores its int16 scale [N].
+
+        Raises:
+            UserError: there are clips longer than a second and the policy is ``"error"``.
+        """
+        starts, _ = self.window(policy)
+        return self._samples, self._offsets + starts, self._scales
+
     def _refuse_long_clips(self) -> None:
         (long,) = np.nonzero(self.lengths > NUM_SAMPLES)
         if len(long):

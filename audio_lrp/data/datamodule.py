@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal, get_args
 
 import lightning as L
@@ -14,6 +15,7 @@ from audio_lrp.data.batch import Batch
 from audio_lrp.data.cache import LongClipPolicy, PackedClips
 from audio_lrp.data.corpus import Corpus, Recording, TaskName
 from audio_lrp.data.dataset import ClipDataset
+from audio_lrp.data.device_clips import DeviceClips
 from audio_lrp.data.joined import JoinedDataset
 from audio_lrp.data.placement import place, placement_offsets
 from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, SpectrogramScale, Waveform
@@ -56,6 +58,8 @@ class CorpusDataModule(L.LightningDataModule):
         training_corpora: further corpora, all of whose recordings are trained on as well, for example
             :class:`~audio_lrp.data.SyntheticDigits`, whose many voices help where a corpus has few; validation and
             test are of ``corpus`` alone.
+        preload_to_device: keep all recordings in the memory of the device that trains, where batches are put together:
+            a GPU then waits for neither the reading nor the copying of clips, and ``num_workers`` may stay 0.
     """
 
     def __init__(
@@ -74,6 +78,7 @@ class CorpusDataModule(L.LightningDataModule):
         cache_dir: str | None = None,
         augmentations: list[Augmentation] | None = None,
         training_corpora: list[Corpus] | None = None,
+        preload_to_device: bool = False,
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -106,6 +111,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.cache_dir = cache_dir
         self.augmentations = augmentations or []
         self.training_corpora = training_corpora or []
+        self.preload_to_device = preload_to_device
         for further in self.training_corpora:
             if further.shares_speakers(corpus):
                 raise UserError(
@@ -113,6 +119,7 @@ class CorpusDataModule(L.LightningDataModule):
                     f"test of {corpus.name} at {corpus.root}, whose accuracy would mean nothing then: take it out"
                 )
         self._clips: list[PackedClips] = []
+        self._preloaded: dict[torch.device, DeviceClips] = {}
         self.splits: dict[SplitName, ClipDataset] = {}
         self._joined: JoinedDataset | None = None
 
@@ -189,6 +196,7 @@ class CorpusDataModule(L.LightningDataModule):
             label=np.asarray(labels, dtype=np.int64),
             speaker=np.asarray([speakers[recordings[position].speaker] for position in index], dtype=np.int64),
             long_clips=self.long_clips,
+            read=not self.preload_to_device,
         )
 
     @property
@@ -281,12 +289,23 @@ class CorpusDataModule(L.LightningDataModule):
 
     def represent(self, batch: Batch, epoch: int = _EVALUATION_EPOCH) -> Batch:
         """Place clips from sample 0 in the second and compute the network's inputs."""
+        batch = self._filled(batch)
         offset = placement_offsets(batch.index, batch.length, seed=self.seed, epoch=epoch)
         signal = place(batch.input, offset)
         network_input = self.input_representation.to(signal.device)(signal)
         return Batch(network_input, batch.label, batch.speaker, offset, batch.length, batch.index)
 
+    def _filled(self, batch: Batch) -> Batch:
+        """The batch with its clips, out of the memory of its device where it came without."""
+        if batch.input.shape[1]:
+            return batch
+        device = batch.index.device
+        if device not in self._preloaded:
+            self._preloaded[device] = DeviceClips(self._clips, self.long_clips, device)
+        return replace(batch, input=self._preloaded[device].gather(batch.index, batch.length))
+
     def _augmented(self, batch: Batch, epoch: int) -> Batch:
+        batch = self._filled(batch)
         clip, length = batch.input, batch.length
         for augmentation in self.augmentations:
             clip, length = augmentation.change_clip(clip, length)
@@ -315,12 +334,16 @@ class CorpusDataModule(L.LightningDataModule):
             rank_in_class[members] = np.arange(len(members))
         chosen = order[np.lexsort((dataset.label[order], rank_in_class))][:count]
         with torch.inference_mode(False), torch.no_grad():
-            return self.represent(dataset.__getitems__(chosen.tolist()))
+            batch = dataset.__getitems__(chosen.tolist())
+            return self.represent(replace(batch, input=self._read(batch.index)))
 
     def signals(self, batch: Batch) -> torch.Tensor:
         """The signals behind the network inputs of `examples`: placed clips in int16 scale, on the CPU [B, 8000]."""
-        samples, _ = self._clips[0].gather(batch.index.cpu().numpy(), self.long_clips)
-        return place(torch.from_numpy(samples), batch.offset.cpu())
+        return place(self._read(batch.index.cpu()), batch.offset.cpu())
+
+    def _read(self, index: torch.Tensor) -> torch.Tensor:
+        """Clips of the corpus in int16 scale, from sample 0 on, on the CPU [B, 8000]."""
+        return torch.from_numpy(self._clips[0].gather(index.numpy(), self.long_clips)[0])
 
 
 def _already_a_batch(batch: Any) -> Any:

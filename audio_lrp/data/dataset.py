@@ -20,6 +20,7 @@ class ClipDataset(Dataset[Batch]):
         label: their class indices, int64 [N].
         speaker: their speakers' indices, int64 [N].
         long_clips: what to do with clips longer than a second.
+        read: read the samples; else a batch's input is empty, [B, 0], and has to be filled by its indices.
     """
 
     def __init__(
@@ -29,12 +30,15 @@ class ClipDataset(Dataset[Batch]):
         label: np.ndarray,
         speaker: np.ndarray,
         long_clips: LongClipPolicy,
+        read: bool = True,
     ) -> None:
         self.clips = clips
         self.index = index
         self.label = label
         self.speaker = speaker
         self.long_clips = long_clips
+        self.read = read
+        self._lengths = clips.window(long_clips)[1]
 
     def __len__(self) -> int:
         return len(self.index)
@@ -45,12 +49,12 @@ class ClipDataset(Dataset[Batch]):
     def __getitems__(self, positions: list[int]) -> Batch:
         """The batch of the clips at ``positions``; the data loader calls this instead of one ``__getitem__`` a clip."""
         index = self.index[positions]
-        samples, length = self.clips.gather(index, self.long_clips)
+        samples = self.clips.gather(index, self.long_clips)[0] if self.read else np.zeros((len(index), 0), np.float32)
         return Batch(
             input=torch.from_numpy(samples),
             label=torch.from_numpy(self.label[positions]),
             speaker=torch.from_numpy(self.speaker[positions]),
             offset=torch.zeros(len(positions), dtype=torch.int64),
-            length=torch.from_numpy(length),
+            length=torch.from_numpy(self._lengths[index]),
             index=torch.from_numpy(index),
         )
