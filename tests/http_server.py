@@ -19,6 +19,7 @@ class Served:
         length: whether the server says how long the file is.
         cuts: after how many bytes it breaks off its first answers; None for a whole one.
         statuses: answers of no content, by status, before any other.
+        content_range: what it says of a part of the file, about its byte {first}, if it does not say the truth.
         requests: headers of the requests so far.
     """
 
@@ -28,6 +29,7 @@ class Served:
     length: bool = True
     cuts: list[int | None] = field(default_factory=list)
     statuses: list[int] = field(default_factory=list)
+    content_range: str | None = None
     requests: list[Message] = field(default_factory=list)
     url: str = ""
 
@@ -58,7 +60,9 @@ def serving(served: Served) -> Iterator[str]:
             if served.etag:
                 self.send_header("ETag", served.etag)
             if first:
-                self.send_header("Content-Range", f"bytes {first}-{len(served.content) - 1}/{len(served.content)}")
+                truth = f"bytes {first}-{len(served.content) - 1}/{len(served.content)}"
+                told = truth if served.content_range is None else served.content_range.format(first=first)
+                self.send_header("Content-Range", told)
             if served.length:
                 self.send_header("Content-Length", str(len(body)))
             else:

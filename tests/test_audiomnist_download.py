@@ -168,6 +168,21 @@ def test_a_file_that_is_there_twice_is_refused(tmp_path: Path) -> None:
         fetch(tmp_path, file.getvalue())
 
 
+def test_an_archive_without_its_beginning_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"its .* would begin before the archive does"):
+        fetch(tmp_path, zipped(contents())[7:])
+    assert_nothing_left(tmp_path)
+
+
+def test_what_another_process_has_put_there_meanwhile_is_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = iter([False, True])  # before the lock is had, and after
+    monkeypatch.setattr(audiomnist_download, "is_there", lambda root: next(looks))
+    download_audiomnist(tmp_path, mirror="http://127.0.0.1:1/nobody")
+    assert_nothing_left(tmp_path)
+
+
 def test_bombs_are_refused_before_they_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     files = contents() | {f"{TOP}data/{METADATA}": bytes(50_000_000)}  # 50 kB in the archive
     with pytest.raises(UserError, match=r"audioMNIST_meta.txt has 50000000 bytes"):

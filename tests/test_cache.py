@@ -246,6 +246,12 @@ class TestUnusableRecordings:
         with pytest.raises(UserError, match=r"bad.wav \(cut off: 300 bytes that its header promises are missing\)"):
             open_clips(root, [bad])
 
+    def test_cut_off_files_of_other_formats_are_found(self, root: Path, bad: Path) -> None:
+        soundfile.write(bad, noise(20_000), 16_000, format="MP3")
+        bad.write_bytes(bad.read_bytes()[: bad.stat().st_size // 2])
+        with pytest.raises(UserError, match=r"bad.wav \(cut off: \d+ samples that its header promises are missing\)"):
+            open_clips(root, [bad])
+
     def test_absurd_sampling_rates_are_found(self, root: Path, bad: Path) -> None:
         write(bad, noise(500), rate=1)
         with pytest.raises(UserError, match=r"bad.wav \(its header gives a sampling rate of 1 Hz\)"):

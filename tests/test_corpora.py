@@ -10,6 +10,7 @@ from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.corpus import Recording
 from audio_lrp.data.fsdd import FSDD
 from audio_lrp.data.layout import corpus_class
+from audio_lrp.data.listing import wav_names
 from audio_lrp.errors import UserError
 
 FEMALE = {"12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"}
@@ -202,6 +203,12 @@ class TestNothingThere:
             corpus(tmp_path).scan()
         assert layout in str(error.value)
 
+    def test_link_to_itself(self, tmp_path: Path, corpus: type[AudioMNIST] | type[FSDD], layout: str) -> None:
+        folder = tmp_path / layout.split("/")[0]
+        folder.symlink_to(folder)
+        with pytest.raises(UserError, match="holds no recordings"):
+            corpus(tmp_path).scan()
+
     def test_file_instead_of_folder(self, tmp_path: Path, corpus: type[AudioMNIST] | type[FSDD], layout: str) -> None:
         touch(tmp_path / "corpus.zip")
         with pytest.raises(UserError, match=r"corpus.zip is not a folder"):
@@ -221,3 +228,10 @@ class TestNothingThere:
 def test_a_corpus_is_told_by_its_layout(recording: str, expected: type | None, tmp_path: Path) -> None:
     touch(tmp_path / recording)
     assert corpus_class(tmp_path) is expected
+
+
+def test_folder_that_cannot_be_read(tmp_path: Path) -> None:
+    folder = tmp_path / "loop"
+    folder.symlink_to(folder)  # permissions do not hold root back
+    with pytest.raises(UserError, match=rf"the folder {folder} cannot be read \(.*\); mend its permissions"):
+        wav_names(folder)

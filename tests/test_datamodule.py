@@ -1,6 +1,7 @@
 """Splits, labels, placement and reproducibility of the data module."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import numpy as np
@@ -12,6 +13,7 @@ from fake_corpus import ToneCorpus
 from audio_lrp.data.augmentation import AdditiveNoise, PolarityInversion, RandomEqualizer, SpeedPerturbation
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.data.folds import Fold, rotate_groups
 from audio_lrp.data.shares import UnrepeatedBatches
 from audio_lrp.errors import UserError
 
@@ -258,6 +260,26 @@ def test_the_signals_behind_examples_are_known(corpus: ToneCorpus, representatio
     torch.testing.assert_close(datamodule.input_representation(signals), batch.input)
 
 
+def test_processes_share_what_is_evaluated(corpus: ToneCorpus) -> None:
+    datamodule = ready(corpus)
+    alone = batches(datamodule.test_dataloader())
+    shares = []
+    for rank in range(2):
+        datamodule.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        shares.append(batches(datamodule.test_dataloader()))
+    assert min(map(len, shares)) > 0
+    together = batches(shares)
+    for name in Batch.__dataclass_fields__:
+        assert torch.equal(getattr(together, name), getattr(alone, name)), name
+
+
+def test_batches_of_other_kinds_are_lightnings(corpus: ToneCorpus) -> None:
+    datamodule = ready(corpus)
+    moved = datamodule.transfer_batch_to_device([torch.ones(2)], torch.device("meta"), 0)
+    assert moved[0].device.type == "meta"
+    assert datamodule.on_after_batch_transfer(moved, 0) is moved
+
+
 def test_batch_moves_whole() -> None:
     batch = Batch(*(torch.arange(3) for _ in Batch.__dataclass_fields__))
     moved = batch.to("meta")
@@ -282,6 +304,30 @@ def test_batch_moves_whole() -> None:
 def test_wrong_options_are_refused(corpus: ToneCorpus, options: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         ready(corpus, **options)
+
+
+def test_fold_without_one_of_two_genders_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    with pytest.raises(UserError, match=r"fold 0 of ToneCorpus has no (fe)?male recording to train on: choose fewer"):
+        ready(ToneCorpus(tmp_path / "tones", speakers=3), task="gender")
+
+
+class PublishedFolds(ToneCorpus):
+    """Comes with folds of its own."""
+
+    def published_folds(self, task: str) -> tuple[Fold, ...] | None:
+        return rotate_groups([[f"s{speaker}"] for speaker in range(self.speakers)])
+
+
+def test_published_folds_are_used_unless_others_are_wanted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    corpus = PublishedFolds(tmp_path / "tones")
+    for num_folds, speakers in ((None, 1), (6, 1), (3, 2)):
+        datamodule = CorpusDataModule(corpus, num_folds=num_folds)
+        datamodule.prepare_data()
+        datamodule.setup("fit")
+        tested = {corpus.recordings[position].speaker for position in datamodule.splits["test"].index}
+        assert len(tested) == speakers, num_folds
 
 
 def test_task_without_labels_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import requests
 from http_server import Served, serving
 
 from audio_lrp.data import download as module
-from audio_lrp.data.download import ATTEMPTS, download
+from audio_lrp.data.download import ATTEMPTS, CUT_OFF, CutOffError, Part, download
 from audio_lrp.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -76,6 +77,23 @@ def test_a_later_call_goes_on_too(path: Path) -> None:
     assert path.read_bytes() == CONTENT
     assert len(ranges(served)) == before + 1
     assert ranges(served)[-1] is not None
+
+
+@pytest.mark.parametrize(
+    ("content_range", "reason"),
+    [
+        ("", "the server did not say which part of the file it sent"),
+        (f"bytes {{first}}-{len(CONTENT) - 1}/{len(CONTENT) + 7}", f"{len(CONTENT)} of {len(CONTENT) + 7} bytes came"),
+    ],
+)
+def test_parts_that_do_not_fit_are_not_taken_for_the_end(path: Path, content_range: str, reason: str) -> None:
+    served = Served(CONTENT, cuts=[100_000], content_range=content_range)
+    part = Part(path, LIMIT)
+    with serving(served) as url, requests.Session() as session:
+        with pytest.raises(CUT_OFF):
+            part.fetch(session, url)
+        with pytest.raises(CutOffError, match=reason):
+            part.fetch(session, url)
 
 
 def test_a_server_without_ranges_starts_anew(path: Path) -> None:

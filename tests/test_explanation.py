@@ -115,6 +115,8 @@ def test_modified_gradient_of_a_reshaped_input():
 def test_no_modified_gradient_where_relevance_does_not_follow_the_input():
     assert attribute(small_network(), inputs(), composite="epsilon_alpha2_beta1_flat").modified_gradient is None
     assert attribute(small_network(), inputs(), composite="zennit_epsilon_plus").modified_gradient is None
+    pooled_first = nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(60, CLASSES))
+    assert attribute(pooled_first, inputs()).modified_gradient is None
 
 
 # --- conservation ---

@@ -91,6 +91,17 @@ def test_units_have_a_size(units, name):
         units(0)
 
 
+def test_random_order_is_followed_at_least_once():
+    with pytest.raises(UserError, match="repetitions of RandomOrder is 0: pass 1 or more"):
+        RandomOrder(repetitions=0)
+
+
+@pytest.mark.parametrize("index", [torch.arange(2), torch.arange(3.0), torch.zeros(3, 1, dtype=torch.long)])
+def test_generators_need_an_integer_for_each_example(index):
+    with pytest.raises(UserError, match="pass an integer for each example"):
+        example_generators(3, index, seed=0)
+
+
 def test_whole_frames_are_removed():
     inputs, target = spectrograms()
     relevance = torch.zeros_like(inputs)

@@ -56,9 +56,9 @@ def layer_and_input(case, dtype=torch.float64):
     return build().to(dtype), torch.randn(3, *shape, dtype=dtype)
 
 
-def relevance_of(network, rule, inputs, upper, others=()):
+def relevance_of(network, rule, inputs, upper, others=(), kinds=(nn.Linear, nn.Conv1d, nn.Conv2d)):
     """Relevance of the input if the output's relevance is ``upper``."""
-    composite = LayerMapComposite([((nn.Linear, nn.Conv1d, nn.Conv2d), rule), *others])
+    composite = LayerMapComposite([(kinds, rule), *others])
     with Gradient(copy.deepcopy(network), composite) as attributor:
         output, relevance = attributor(inputs.clone(), upper)
     return output, relevance
@@ -207,6 +207,22 @@ def test_parameters_are_left_alone(name):
         assert torch.equal(parameter, value)
         assert parameter.grad is None
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_without_anything_to_explain_the_output_is_the_networks():
+    network, inputs = small_network(), torch.randn(2, 2, 16, 16, dtype=torch.float64)
+    with LayerMapComposite([(nn.Conv2d, AlphaBeta())]).context(network):
+        output = network(inputs)
+    assert torch.equal(output, network(inputs))
+
+
+def test_pooling_has_no_bias_to_ignore():
+    inputs, upper = torch.randn(2, 3, 8, dtype=torch.float64), torch.randn(2, 3, 4, dtype=torch.float64)
+    absorbed, ignored = (
+        relevance_of(nn.AvgPool1d(2), Epsilon(0.1, bias=bias), inputs, upper, kinds=nn.AvgPool1d)[1]
+        for bias in ("absorb", "ignore")
+    )
+    torch.testing.assert_close(ignored, absorbed, rtol=1e-12, atol=0)
 
 
 def test_inactive_rules_give_the_gradient():

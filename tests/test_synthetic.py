@@ -366,6 +366,22 @@ class TestInstallation:
         with pytest.raises(UserError, match="TMPDIR"):
             Voice("en", "f1")
 
+    def test_missing_voices(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        import espeakng_loader
+
+        def missing() -> str:
+            raise RuntimeError("data path not exists")
+
+        monkeypatch.setattr(espeakng_loader, "get_data_path", missing)
+        with pytest.raises(UserError, match=r"espeak-ng is damaged \(data path not exists\): "):
+            installation()
+
+    def test_a_voice_that_fails_is_not_taken_for_silence(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        with Voice("en", "f1") as voice:
+            monkeypatch.setattr(voice._library, "espeak_Synth", lambda *_: 2)
+            with pytest.raises(RuntimeError, match="espeak-ng could not speak 'one': status 2"):
+                voice.speak("one", rate=150, pitch=50, pitch_range=50)
+
     def test_voices_that_cannot_be_read(self, tmp_path: Path) -> None:
         library, _ = installation()
         with pytest.raises(UserError, match="cannot read its voices"):

@@ -9,7 +9,14 @@ from torch import nn
 
 from audio_lrp.attribution import attribute
 from audio_lrp.attribution.bands import interval_weights, mel_weights, pooled
-from audio_lrp.attribution.timefrequency import STABILIZER, STFT, dft_relevance, plane_relevance, spectrogram_plane
+from audio_lrp.attribution.timefrequency import (
+    STABILIZER,
+    STFT,
+    HannSTFT,
+    dft_relevance,
+    plane_relevance,
+    spectrogram_plane,
+)
 from audio_lrp.data.representation import Spectrogram
 from audio_lrp.errors import UserError
 
@@ -280,6 +287,11 @@ def test_the_stabilizer_tames_zero_crossings_and_keeps_totals() -> None:
 def test_transforms_that_cannot_be_inverted_are_refused(window, hop, options, message) -> None:
     with pytest.raises(UserError, match=message):
         STFT(100, window, hop, **options)
+
+
+def test_windows_have_a_length() -> None:
+    with pytest.raises(UserError, match="window_length of HannSTFT is 0: pass 1 or more"):
+        HannSTFT(window_length=0)
 
 
 @pytest.mark.parametrize(

@@ -77,7 +77,7 @@ class AudioMNIST(Corpus):
         nested = self.root / "data"
         folder = nested if nested.is_dir() else self.root
         genders = read_genders(folder / METADATA)
-        speakers = [folder / entry.name for entry in visible_entries(folder) if entry.is_dir()]
+        speakers = [folder / entry.name for entry in visible_entries(folder) if Path(entry).is_dir()]
         recordings = [parse_name(place, name, genders) for place in speakers for name in wav_names(place)]
         if not recordings:
             raise no_recordings(self.name, self.root, LAYOUT, "https://github.com/soerenab/AudioMNIST")

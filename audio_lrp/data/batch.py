@@ -35,4 +35,4 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by the data loader)."""
-        return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))
+        return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))  # pragma: no cover: on GPUs

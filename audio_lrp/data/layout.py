@@ -21,6 +21,6 @@ def corpus_class(root: Path) -> type[AudioMNIST] | type[FSDD] | None:
         return AudioMNIST
     if (root / "recordings").is_dir() or wav_names(root):
         return FSDD
-    if any(entry.is_dir() and entry.name.isdigit() for entry in visible_entries(root)):
+    if any(Path(entry).is_dir() and entry.name.isdigit() for entry in visible_entries(root)):
         return AudioMNIST
     return None
