@@ -76,7 +76,7 @@ class Voice:
     ) -> None:
         self._library.espeak_Terminate()
         if sys.platform == "win32":
-            _ctypes.FreeLibrary(self._library._handle)  # pragma: no cover: the other branch's twin
+            _ctypes.FreeLibrary(self._library._handle)  # pragma: no cover: on Windows
         else:
             _ctypes.dlclose(self._library._handle)
 
