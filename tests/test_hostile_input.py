@@ -67,7 +67,7 @@ def bounded_memory() -> Iterator[None]:
 def fuzz(original: bytes, path: Path, read: Callable[[Path], None], count: int) -> None:
     """Write ``count`` damaged copies to ``path``, one after the other, and read each."""
 
-    @settings(ALIKE_EACH_TIME, max_examples=count, deadline=5000)  # milliseconds
+    @settings(ALIKE_EACH_TIME, max_examples=count, deadline=60_000)  # milliseconds, of a machine that may be busy
     @given(damaged(original))
     def run(content: bytes) -> None:
         path.write_bytes(content)
