@@ -22,7 +22,7 @@ LINES = list(dict.fromkeys(line.partition(" #")[0] for block in BLOCKS for line 
 NOT_OF_THE_PROGRAM = {
     "python3 -m venv .venv && . .venv/bin/activate": "CI and every installation begin with it",
     "pip install -e '.[demo]' && audio-lrp fit --config quickstart": "minutes; test_configs.py runs the configuration",
-    "pip install -e '.[test]' && pytest": "this is it; .ci/run takes the line from here",
+    "pip install -e '.[test]' && pytest -n auto --dist loadfile": "this is it; .ci/run takes the line from here",
     "pip install ./tests/plugin": "test_plugins.py installs the plugin into a folder of its own",
     "export AUDIOMNIST_ROOT=path/to/AudioMNIST": "test_sweeps.py sets the variable",
     "export MASTER_ADDR=name-of-the-first MASTER_PORT=29500 NODE_RANK=0": "test_distributed.py sets the variables",
