@@ -1,33 +1,10 @@
 """Corpora on disk: ``audio-lrp data download`` and ``audio-lrp data check``."""
 
 import argparse
-import csv
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import mode
-
-import numpy as np
 
 from audio_lrp.arguments import CommandParser
-from audio_lrp.corpus_figure import corpus_overview
-from audio_lrp.data import AudioMNIST, Corpus
-from audio_lrp.data.audiomnist_download import AUDIOMNIST, download_audiomnist
-from audio_lrp.data.audiomnist_metadata import METADATA, metadata_faults
-from audio_lrp.data.exclusions import read_exclusions, write_exclusions
-from audio_lrp.data.inspection import (
-    LONGEST,
-    Fault,
-    Sound,
-    find_faults,
-    known_faults,
-    listen_to_all,
-    repetitions_by_cell,
-    worth_excluding,
-)
-from audio_lrp.data.layout import corpus_class
-from audio_lrp.tracking.files import replacing
-
-_MEND = "choose another place with --output"
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -41,13 +18,18 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     options = _parser().parse_args(args)
     if options.action == "download":
-        download(options.root, options.mirror)
+        _download(options.root, options.mirror)
     else:
+        from audio_lrp.corpus_check import check  # only now: it needs PyTorch, and seconds
+
         check(options.folder, options.exclude, options.output)
 
 
-def download(root: Path, mirror: str | None) -> None:
+def _download(root: Path, mirror: str | None) -> None:
     """Download AudioMNIST and say what is there."""
+    from audio_lrp.data import AudioMNIST
+    from audio_lrp.data.audiomnist_download import download_audiomnist
+
     download_audiomnist(root, mirror)
     corpus = AudioMNIST(root)
     speakers = {recording.speaker for recording in corpus.recordings}
@@ -55,86 +37,16 @@ def download(root: Path, mirror: str | None) -> None:
     print(f"to train on them: audio-lrp fit --config audionet_digit --data.root {root}")
 
 
-def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
-    """Look for everything that is wrong with a corpus, print a table and write it down.
-
-    Args:
-        folder: the corpus, in AudioMNIST's or FSDD's layout.
-        exclude: a list of recordings to leave out.
-        output: folder for ``faults.csv``, ``corpus.png`` and ``exclude.yaml``.
-
-    Returns:
-        The faults.
-
-    Raises:
-        UserError: there is no corpus, or the output cannot be written.
-    """
-    kind = corpus_class(folder) or AudioMNIST  # whose complaint says what is expected where there is no corpus
-    corpus = kind(folder, exclude=exclude)
-    sounds = listen_to_all(corpus.recordings)
-    faults = find_faults(corpus, sounds)
-    if corpus.published_folds("digit") is not None:
-        faults += known_faults(corpus, read_exclusions("audiomnist"))
-    if isinstance(corpus, AudioMNIST):
-        speakers = {recording.speaker for recording in corpus.recordings}
-        metadata = corpus.recordings[0].path.parents[1] / METADATA
-        faults += [Fault("metadata", place, detail) for place, detail in metadata_faults(metadata, speakers)]
-    summary = _summary(corpus, sounds)
-    print(f"{folder}: {summary}")
-    print(_table(faults))
-    with replacing(output / "faults.csv", _MEND) as path, path.open("w", newline="") as file:
-        writer = csv.writer(file)
-        writer.writerows([("fault", "place", "detail"), *((f.kind, f.place, f.detail) for f in faults)])
-    with replacing(output / "corpus.png", _MEND) as path:
-        _picture(corpus, sounds, f"{folder.resolve().name}: {summary}", path)
-    excluded = worth_excluding(faults)
-    with replacing(output / "exclude.yaml", _MEND) as path:
-        write_exclusions(path, excluded, folder.resolve().name)
-    print(f"all faults: {output / 'faults.csv'}\npicture:    {output / 'corpus.png'}")
-    if excluded:
-        print(f"to leave out the {len(excluded)} useless ones: --data.exclude {output / 'exclude.yaml'}")
-    return faults
-
-
-def _summary(corpus: Corpus, sounds: Sequence[Sound | str]) -> str:
-    speakers = {recording.speaker for recording in corpus.recordings}
-    text = f"{len(sounds):,} recordings of {len(speakers)} speakers"
-    seconds = [sound.seconds for sound in sounds if isinstance(sound, Sound)]
-    if seconds:
-        rate = mode(sound.rate for sound in sounds if isinstance(sound, Sound))
-        text += f", {sum(seconds) / 3600:.2f} hours, {min(seconds):.2f} to {max(seconds):.2f} s, {rate} Hz"
-    return text
-
-
-def _table(faults: Sequence[Fault]) -> str:
-    """One line for each kind of fault: how many, and the first of them."""
-    if not faults:
-        return "nothing is wrong"
-    lines = [f"{'fault':<14}{'number':>7}  the first"]
-    for kind in dict.fromkeys(fault.kind for fault in faults):
-        found = [fault for fault in faults if fault.kind == kind]
-        lines.append(f"{kind:<14}{len(found):>7}  {found[0].place}: {found[0].detail}")
-    return "\n".join(lines)
-
-
-def _picture(corpus: Corpus, sounds: Sequence[Sound | str], title: str, path: Path) -> None:
-    speakers = sorted({recording.speaker for recording in corpus.recordings})
-    cells = repetitions_by_cell(corpus.recordings)
-    counts = np.array([[len(cells.get((name, digit), ())) for digit in range(10)] for name in speakers])
-    levels: dict[str, list[float]] = {name: [] for name in speakers}
-    for recording, sound in zip(corpus.recordings, sounds, strict=True):
-        if isinstance(sound, Sound):
-            levels[recording.speaker].append(sound.level)
-    seconds = np.array([sound.seconds for sound in sounds if isinstance(sound, Sound)])
-    by_speaker = [np.array(values) for values in levels.values()]
-    figure = corpus_overview(counts, by_speaker, seconds, speakers, title, longest=LONGEST)
-    figure.savefig(path, format="png")
-
-
 def _parser() -> CommandParser:
     parser = CommandParser(prog="audio-lrp data", description="Get corpora of spoken digits, and check them.")
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add_download(actions.add_parser("download", help="download AudioMNIST", description=f"Download {AUDIOMNIST.url}"))
+    _add_download(
+        actions.add_parser(
+            "download",
+            help="download AudioMNIST",
+            description="Download AudioMNIST from github.com/soerenab/AudioMNIST, and check that it is whole.",
+        )
+    )
     _add_check(
         actions.add_parser(
             "check",

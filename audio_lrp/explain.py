@@ -1,4 +1,4 @@
-"""Explain what a trained network hears in recordings: ``audio-lrp explain --checkpoint CKPT PATH...``.
+"""Explain what a trained network hears in recordings.
 
 Per recording a folder with the prediction (``explanation.json``), relevance as arrays (``relevance.npz``), pictures and
 sounds, and one page over all of them, ``index.html``.
@@ -8,7 +8,6 @@ import glob
 import json
 import os
 import shutil
-import sys
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,16 +20,16 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from audio_lrp.arguments import CommandParser
 from audio_lrp.attribution.attribute import attribute
 from audio_lrp.attribution.audible import audible_explanations, write_wav
-from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
+from audio_lrp.attribution.composites import composite_by_name
 from audio_lrp.data.decode import UnusableRecordingError, decode
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
 from audio_lrp.errors import UserError, not_writable
 from audio_lrp.explain_inputs import AudioFile, Window, find_audio_files, windows
 from audio_lrp.explain_page import ExplainedRecording, ExplainedWindow, page
 from audio_lrp.figures import waveform_relevance
+from audio_lrp.names import DEFAULT_COMPOSITE
 from audio_lrp.saved_network import SavedNetwork, load_network
 from audio_lrp.views import plane_frequencies, plane_times, time_frequency_picture, time_frequency_relevance
 
@@ -319,64 +318,3 @@ def _new_folder(output: Path) -> Iterator[Path]:
         raise not_writable(output, error, "choose another place with --output") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-
-
-def main(args: Sequence[str] | None = None) -> None:
-    """Run ``audio-lrp explain``.
-
-    Args:
-        args: its arguments, without the command's name; by default the process's.
-
-    Raises:
-        UserError: as `explain`.
-        UsageError: a mistake in the options.
-        SystemExit: with code 0 after ``--help``.
-    """
-    options = _parser().parse_args(args)
-    report = explain(
-        options.checkpoint,
-        options.paths,
-        options.output,
-        target=options.target,
-        composite=options.composite,
-        band=tuple(options.band) if options.band else None,
-        plugins=options.plugin,
-    )
-    for name, reason in report.unusable.items():
-        print(f"audio-lrp: warning: {name} was left out: {reason}", file=sys.stderr)
-    for recording in report.recordings:
-        print(f"{recording.name}: {recording.prediction} ({recording.probabilities[recording.prediction]:.1%})")
-    print(f"explanations: {report.page}")
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="audio-lrp explain",
-        description="Explain what a trained network hears in recordings: predictions, pictures, sounds, arrays.",
-    )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="WAV or FLAC files, or folders of them")
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="CKPT", help="a .ckpt file of audio-lrp fit")
-    parser.add_argument(
-        "--output", type=Path, default=Path("explanations"), metavar="FOLDER", help="a new folder (explanations)"
-    )
-    parser.add_argument(
-        "--target", default="predicted", metavar="CLASS", help="the class to explain (each window's predicted one)"
-    )
-    parser.add_argument(
-        "--composite", default=DEFAULT_COMPOSITE, metavar="NAME", help=f"the LRP preset ({DEFAULT_COMPOSITE})"
-    )
-    parser.add_argument(
-        "--band",
-        nargs=2,
-        type=float,
-        metavar=("LOWEST", "HIGHEST"),
-        help="also sounds of these frequencies alone, in Hz",
-    )
-    parser.add_argument(
-        "--plugin",
-        action="append",
-        default=[],
-        metavar="PACKAGE",
-        help="a package whose network the checkpoint may name, beside installed plugins",
-    )
-    return parser

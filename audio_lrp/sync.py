@@ -8,7 +8,6 @@ from pathlib import Path
 from audio_lrp.arguments import CommandParser
 from audio_lrp.errors import UserError
 from audio_lrp.nearest import nearest_path
-from audio_lrp.tracking.moved_run import MissingFilesError, find_moved_files
 
 
 def sync(folders: Sequence[Path]) -> None:
@@ -20,6 +19,8 @@ def sync(folders: Sequence[Path]) -> None:
     Raises:
         UserError: there are no runs, or W&B could not upload them.
     """
+    from audio_lrp.tracking.moved_run import MissingFilesError, find_moved_files  # only now: it needs seconds
+
     for folder in folders:
         if not folder.is_dir():
             hint = nearest_path(folder) or "give the folder of a run, or one that holds runs"

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from zennit.core import Composite
 
 from audio_lrp.attribution.attribute import Explanation, attribute
-from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, composite_by_name
+from audio_lrp.attribution.composites import composite_by_name
 from audio_lrp.attribution.timefrequency import STFT, spectrogram_plane
 from audio_lrp.callbacks.isolation import OnError, check_on_error, isolated_random_state, surviving
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
@@ -27,6 +27,7 @@ from audio_lrp.faithfulness.localization import relevance_mass_accuracy, utteran
 from audio_lrp.faithfulness.orders import ORDERS, Order, orders_by_name
 from audio_lrp.faithfulness.perturbation import perturbation_curves
 from audio_lrp.faithfulness.units import Units
+from audio_lrp.names import DEFAULT_COMPOSITE
 from audio_lrp.tracking import run_folder
 from audio_lrp.views import coefficient_relevance, time_frequency_relevance
 

@@ -261,7 +261,7 @@ class TestWhoCallsIt:
 
         monkeypatch.setattr(audiomnist_download, "AUDIOMNIST", SMALL)
         monkeypatch.setattr(audiomnist, "download_audiomnist", fetch_small)
-        monkeypatch.setattr("audio_lrp.data_command.download_audiomnist", fetch_small)
+        monkeypatch.setattr("audio_lrp.data.audiomnist_download.download_audiomnist", fetch_small)
 
     def test_the_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with serving(Served(zipped(contents()))) as url:

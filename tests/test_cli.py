@@ -16,7 +16,7 @@ from command_line import exit_code, only_checkpoint, only_folder, report, tiny_r
 from lightning.pytorch import Callback
 
 from audio_lrp import __version__
-from audio_lrp.cli.commands import COMMANDS
+from audio_lrp.cli.commands import COMMANDS, LIGHTNING
 from audio_lrp.models import Classifier
 
 PARSE = ["fit", "--model=Classifier", "--model.network=AudioNet", "--data=AudioMNISTDataModule", "--data.root=corpus"]
@@ -91,6 +91,16 @@ def test_help_of_a_command_begins_with_what_is_wanted_first(capsys: pytest.Captu
         "Lightning's trainer",
     ]  # fmt: skip
     assert sum(line.startswith("  --") for line in lines[: lines.index("Lightning's trainer:")]) < 15
+
+
+@pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.module != LIGHTNING])
+def test_help_of_a_command_of_our_own_needs_no_torch(command: str) -> None:
+    code = "import sys, audio_lrp.cli as cli, contextlib\nwith contextlib.suppress(SystemExit): cli.main()\n"
+    code += "print({'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules))"
+    words = [sys.executable, "-c", code, command, "--help"]
+    lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
+    assert lines[0].startswith(f"usage: audio-lrp {command} ")
+    assert lines[-1] == "set()"
 
 
 def test_every_command_has_a_module_with_main() -> None:

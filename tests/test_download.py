@@ -2,6 +2,7 @@
 
 import json
 import multiprocessing
+import re
 import shutil
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -177,11 +178,15 @@ def test_senseless_addresses(path: Path, url: str) -> None:
         download(url, path, LIMIT)
 
 
-def test_nobody_listens(path: Path) -> None:
+def test_nobody_listens(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with serving(Served(CONTENT)) as url:
         pass
-    with pytest.raises(UserError, match=f"{url} broke off {ATTEMPTS} times .*Connection refused"):
+    with pytest.raises(UserError, match=f"{url} broke off {ATTEMPTS} times .*Connection refused") as error:
         download(url, path, LIMIT)
+    assert "run the same command again later, or name another server" in str(error.value)
+    told = capsys.readouterr().err.splitlines()  # the pauses before further attempts are long
+    assert len(told) == ATTEMPTS - 1
+    assert all(re.match(r"audio-lrp: Failed to .*Connection refused\); trying again in \d+ s$", line) for line in told)
 
 
 @pytest.mark.parametrize("length", [True, False])

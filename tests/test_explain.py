@@ -18,7 +18,8 @@ from torch import nn
 import audio_lrp
 from audio_lrp.data.representation import Spectrogram, Waveform
 from audio_lrp.errors import UsageError, UserError
-from audio_lrp.explain import explain, main
+from audio_lrp.explain import explain
+from audio_lrp.explain_command import main
 from audio_lrp.explain_inputs import find_audio_files, windows
 from audio_lrp.models import AudioNet, Classifier
 from audio_lrp.saved_network import DESCRIPTION, load_network

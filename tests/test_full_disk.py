@@ -27,16 +27,16 @@ from fake_corpus import ToneCorpus
 from matplotlib.image import imread
 from test_study import BUDGET, tones_as_audiomnist
 
-from audio_lrp import data_command
 from audio_lrp.attribution.audible import write_wav
 from audio_lrp.callbacks.publishing import write_image, write_rows
 from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.corpus_check import check
 from audio_lrp.data.audiomnist_download import download_audiomnist, install
 from audio_lrp.data.cache import PackedClips
 from audio_lrp.data.synthetic import SyntheticDigits
 from audio_lrp.errors import UserError
 from audio_lrp.explain import explain
-from audio_lrp.report.command import report
+from audio_lrp.report.document import report
 from audio_lrp.study import claims, work
 from audio_lrp.study.rows import write_table
 from audio_lrp.tracking import WholeCheckpointIO
@@ -148,7 +148,7 @@ def explanations(place: Path) -> None:
 
 
 def data_check(place: Path) -> None:
-    data_command.check(tones_as_audiomnist(Path("tones"), speakers=2), None, place / "check")
+    check(tones_as_audiomnist(Path("tones"), speakers=2), None, place / "check")
 
 
 def downloaded_archive(place: Path) -> None:

@@ -25,9 +25,10 @@ from command_line import exit_code
 from fake_corpus import ToneCorpus
 from torch import nn
 
+from audio_lrp.names import BUDGETS
 from audio_lrp.saved_network import load_network
-from audio_lrp.study import command, subject, training, work
-from audio_lrp.study.budget import SHIPPED, SyntheticSize, find_budget, load_budget
+from audio_lrp.study import run, subject, training, work
+from audio_lrp.study.budget import SyntheticSize, find_budget, load_budget
 from audio_lrp.study.charts import figures
 from audio_lrp.study.corpora import find_corpus
 from audio_lrp.study.plan import Cell, Study
@@ -390,7 +391,7 @@ class TestRunning:
     def test_workers_that_end_too_early_are_told_of(
         self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        monkeypatch.setattr(command, "_work_in_processes", lambda *_: None)
+        monkeypatch.setattr(run, "_work_in_processes", lambda *_: None)
         chosen = ["--folds=0", "--tasks=digit", "--workers=2", f"--output={tmp_path / 'study'}"]
         assert exit_code("study", *options, *chosen) == 1
         assert "2 of 2 cells are left" in capsys.readouterr().err
@@ -423,7 +424,7 @@ def describe(options: list[str], folder: Path) -> dict[str, Any]:
 
 
 class TestSettings:
-    @pytest.mark.parametrize("name", SHIPPED)
+    @pytest.mark.parametrize("name", BUDGETS)
     def test_budgets_are_whole(self, name: str) -> None:
         budget = load_budget(find_budget(name))
         assert set(budget.steps) == {"alexnet_digit", "alexnet_gender", "audionet_digit", "audionet_gender"}

@@ -7,13 +7,14 @@ import torch
 from torch import Tensor, nn
 from zennit.core import Composite
 
-from audio_lrp.attribution.composites import DEFAULT_COMPOSITE, Bounds, composite_by_name
+from audio_lrp.attribution.composites import Bounds, composite_by_name
 from audio_lrp.attribution.conservation import Conservation, LayerAccount, joined
 from audio_lrp.attribution.coverage import Coverage, watched
 from audio_lrp.attribution.graph import Graph
 from audio_lrp.attribution.guard import guarded, precision
 from audio_lrp.attribution.seed import Seed, Target, check_request, start
 from audio_lrp.errors import UserError
+from audio_lrp.names import DEFAULT_COMPOSITE
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,8 +10,6 @@ from audio_lrp.attribution.rule_map import RuleMap
 from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, ZBox, ZPlus
 from audio_lrp.errors import UserError
 
-DEFAULT_COMPOSITE = "epsilon_alpha2_beta1"
-
 Bounds = tuple[float, float]
 """Lowest and highest value the input can take."""
 

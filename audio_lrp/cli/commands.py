@@ -30,7 +30,7 @@ COMMANDS: Final = {
     "validate": Command("test", "accuracy of a checkpoint on the validation speakers", LIGHTNING),
     "test": Command("test", "accuracy of a checkpoint on the test speakers", LIGHTNING),
     "predict": Command("test", "a table of predictions for the test recordings", LIGHTNING),
-    "explain": Command("explain", "show what a checkpoint hears in recordings", "audio_lrp.explain"),
+    "explain": Command("explain", "show what a checkpoint hears in recordings", "audio_lrp.explain_command"),
     "report": Command("explain", "one HTML file about a run or a study, with sounds", "audio_lrp.report.command"),
     "study": Command("repeat", "the paper's experiments, on any corpus", "audio_lrp.study.command"),
     "data": Command("data", "download AudioMNIST; check a corpus for faults", "audio_lrp.data_command"),

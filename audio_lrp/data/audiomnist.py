@@ -6,11 +6,12 @@ from typing import ClassVar, Final
 
 from audio_lrp.data.audiomnist_download import download_audiomnist
 from audio_lrp.data.audiomnist_metadata import METADATA, read_genders
-from audio_lrp.data.corpus import Corpus, Recording, TaskName
+from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.exclusions import exclude, read_exclusions
 from audio_lrp.data.folds import Fold, Gender, rotate_groups
 from audio_lrp.data.listing import no_recordings, visible_entries, wav_names
 from audio_lrp.errors import UserError
+from audio_lrp.names import TaskName
 
 LAYOUT: Final = "data/NN/{digit}_{NN}_{repetition}.wav"
 FILE_NAME: Final = re.compile(r"([0-9])_([0-9]{2,})_([0-9]+)\.wav", re.IGNORECASE)

@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 from audio_lrp.data.folds import Fold, Gender
+from audio_lrp.names import TaskName
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,6 @@ class Recording:
     speaker: str
     gender: Gender | None
     repetition: int
-
-
-TaskName = Literal["digit", "gender"]
 
 
 class Corpus(ABC):

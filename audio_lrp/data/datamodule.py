@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, DistributedSampler
 from audio_lrp.data.augmentation import Augmentation
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.cache import LongClipPolicy, PackedClips
-from audio_lrp.data.corpus import Corpus, Recording, TaskName
+from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.dataset import ClipDataset
 from audio_lrp.data.device_clips import DeviceClips
 from audio_lrp.data.joined import JoinedDataset
@@ -24,6 +24,7 @@ from audio_lrp.data.splits import SplitName, require_labels, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.data.training_loader import ResumableLoader, seed_batch
 from audio_lrp.errors import UserError
+from audio_lrp.names import TaskName
 
 Placement = Literal["random", "fixed"]
 

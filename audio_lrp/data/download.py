@@ -4,6 +4,7 @@ import errno
 import json
 import re
 import shutil
+import sys
 import time
 from pathlib import Path
 from typing import Final
@@ -59,10 +60,14 @@ def download(url: str, path: Path, max_bytes: int) -> None:
                 return
             failures = 0 if part.size > best else failures + 1
             best = max(best, part.size)
-            time.sleep(PAUSE * 2**failures if failures < ATTEMPTS else 0)
+            if failures < ATTEMPTS:
+                pause = PAUSE * 2**failures
+                tqdm.write(f"audio-lrp: {_brief(reason)}; trying again in {pause:.0f} s", file=sys.stderr)
+                time.sleep(pause)
+    rest = f"to go on after the {part.size / 1e6:.0f} MB that lie in {part.path}" if part.size else "later"
     raise UserError(
-        f"the download of {url} broke off {ATTEMPTS} times ({_brief(reason)}); run the same command again to go on "
-        f"after the {part.size / 1e6:.0f} MB that lie in {part.path}, or name another server with --mirror"
+        f"the download of {url} broke off {ATTEMPTS} times ({_brief(reason)}); run the same command again {rest}, "
+        "or name another server with --mirror"
     )
 
 
@@ -183,4 +188,5 @@ def _brief(error: Exception) -> str:
     while error.args and isinstance(error.args[-1], Exception):
         error = error.args[-1]
     reason = getattr(error, "reason", None)
-    return _brief(reason) if isinstance(reason, Exception) else " ".join(str(error).split())
+    text = " ".join(str(error).split())
+    return _brief(reason) if isinstance(reason, Exception) else re.sub(r"^\w+\(host=[^)]*\): ", "", text)

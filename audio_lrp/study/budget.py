@@ -10,10 +10,8 @@ from audio_lrp.data.synthetic import MAX_SPEAKERS
 from audio_lrp.errors import UsageError
 from audio_lrp.faithfulness.curves import check_fractions
 from audio_lrp.faithfulness.methods import METHODS
+from audio_lrp.names import BUDGETS
 from audio_lrp.nearest import did_you_mean, nearest_path
-
-SHIPPED: Final = ("tiny", "short", "full")
-"""Names of the shipped budgets."""
 
 COMPARED_FRACTIONS: Final = (0.01, 0.05, 0.1)
 """Fractions of a clip at which orders of removal are compared."""
@@ -71,12 +69,12 @@ def find_budget(name: str) -> Path:
         UsageError: there is neither.
     """
     path = Path(name).expanduser()
-    if name in SHIPPED:
+    if name in BUDGETS:
         return _FOLDER / f"{name}.yaml"
     if path.suffix == ".yaml" and path.is_file():
         return path
-    choices = f"choose {', '.join(SHIPPED)}, or give a YAML file of your own"
-    raise UsageError(f"there is no budget {name!r}: {did_you_mean(name, SHIPPED) or nearest_path(path) or choices}")
+    choices = f"choose {', '.join(BUDGETS)}, or give a YAML file of your own"
+    raise UsageError(f"there is no budget {name!r}: {did_you_mean(name, BUDGETS) or nearest_path(path) or choices}")
 
 
 def load_budget(path: Path) -> Budget:

@@ -3,15 +3,14 @@
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from audio_lrp.data import Corpus, SyntheticDigits
 from audio_lrp.data.layout import corpus_class
 from audio_lrp.errors import UsageError
+from audio_lrp.names import SYNTHETIC
 from audio_lrp.nearest import did_you_mean, nearest_path
 from audio_lrp.study.budget import SyntheticSize
-
-SYNTHETIC: Final = "synthetic"
 
 
 @dataclass(frozen=True, eq=False)
