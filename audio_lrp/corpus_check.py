@@ -22,6 +22,8 @@ from audio_lrp.data.inspection import (
     worth_excluding,
 )
 from audio_lrp.data.layout import corpus_class
+from audio_lrp.errors import UserError
+from audio_lrp.nearest import nearest_path
 from audio_lrp.tracking.files import replacing
 
 _MEND = "choose another place with --output"
@@ -41,6 +43,8 @@ def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
     Raises:
         UserError: there is no corpus, or the output cannot be written.
     """
+    if not folder.is_dir():
+        raise UserError(f"there is no folder {folder}: {nearest_path(folder) or 'give the folder of a corpus'}")
     kind = corpus_class(folder) or AudioMNIST  # whose complaint says what is expected where there is no corpus
     corpus = kind(folder, exclude=exclude)
     sounds = listen_to_all(corpus.recordings)

@@ -1,10 +1,12 @@
 """The command line: its options, its messages, and the traps of LightningCLI it is to keep users out of."""
 
 import importlib
+import logging
 import os
 import re
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,10 +15,11 @@ import pytest
 import torch
 import yaml
 from command_line import exit_code, only_checkpoint, only_folder, report, tiny_run
-from lightning.pytorch import Callback
+from lightning.pytorch import Callback, Trainer
 
 from audio_lrp import __version__
 from audio_lrp.cli.commands import COMMANDS, LIGHTNING
+from audio_lrp.cli.noise import leave_out_noise
 from audio_lrp.models import Classifier
 
 PARSE = ["fit", "--model=Classifier", "--model.network=AudioNet", "--data=AudioMNISTDataModule", "--data.root=corpus"]
@@ -417,6 +420,25 @@ class TestTraps:
 class TestCommands:
     """Whole runs."""
 
+    def test_advertisements_and_other_packages_worries_are_left_out(self) -> None:
+        lines: list[str] = []
+        listener = logging.Handler()
+        listener.emit = lambda record: lines.append(record.getMessage())  # type: ignore[method-assign]
+        logger = logging.getLogger("lightning.pytorch.utilities.rank_zero")
+        logger.addHandler(listener)
+        try:
+            with warnings.catch_warnings(record=True) as heard:
+                warnings.simplefilter("always")
+                leave_out_noise()
+                warnings.warn("`isinstance(treespec, LeafSpec)` is deprecated", FutureWarning, stacklevel=1)
+                warnings.warn("another one", FutureWarning, stacklevel=1)
+            Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+        finally:
+            logger.removeHandler(listener)
+        assert [str(warning.message) for warning in heard] == ["another one"]
+        assert any(line.startswith("GPU available") for line in lines)
+        assert not [line for line in lines if "litlogger" in line]
+
     def test_fit_tests_the_best_checkpoint_and_sums_up(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         assert exit_code("fit", *tiny_run(corpus), "--run.test_after_fit=true", "--run.experiment=first") == 0
         folder = only_folder(Path("runs"))
@@ -432,6 +454,14 @@ class TestCommands:
         assert exit_code(*command[1:]) == 0
         assert report(capsys)["test accuracy"] == lines["test accuracy"]
         assert len(list(Path("runs").glob("first/*"))) == 2
+
+    def test_a_training_without_validation_says_why_there_is_no_checkpoint(
+        self, capsys: pytest.CaptureFixture[str], corpus: Path
+    ) -> None:
+        options = ["--trainer.check_val_every_n_epoch=null", "--trainer.val_check_interval=9", "--trainer.max_steps=1"]
+        assert exit_code("fit", *tiny_run(corpus), "--trainer.num_sanity_val_steps=0", *options) == 0
+        assert report(capsys)["checkpoint"].startswith("none, the training ended before its first validation")
+        assert not list(Path("runs").rglob("*.ckpt"))
 
     def test_a_checkpoint_alone_is_enough(
         self, capsys: pytest.CaptureFixture[str], corpus: Path, monkeypatch: pytest.MonkeyPatch

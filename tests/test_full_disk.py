@@ -283,7 +283,7 @@ def test_wandb_tells_at_the_end(disk: SmallDisk, capfd: pytest.CaptureFixture[st
     (warning,) = [line for line in printed.splitlines() if line.startswith("audio-lrp: warning")]
     (folder,) = only_folder(disk.folder).glob("wandb/offline-run-*")
     assert f"W&B has not written all of its run to {folder}, because the disk is full (free space" in warning
-    assert "wandb sync uploads the rest" in warning
+    assert "audio-lrp sync uploads the rest" in warning
     assert "Logging error" not in printed
     assert not any("exit" in record for record in wandb_records(only_folder(disk.folder)))
 

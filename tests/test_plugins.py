@@ -96,6 +96,7 @@ def test_a_plugin_is_reported(site: Path, trained: Path) -> None:
 
 def test_the_readme_shows_this_very_plugin() -> None:
     assert f"```python\n{(PLUGIN / 'buzzer.py').read_text()}```" in README.read_text()
+    assert f"```toml\n{(PLUGIN / 'pyproject.toml').read_text()}```" in README.read_text()
 
 
 def test_a_checkpoint_does_not_import_what_nobody_trusts(trained: Path, tmp_path: Path) -> None:

@@ -215,10 +215,16 @@ class TestWandb:
         for name, value in environment.items():
             monkeypatch.setenv(name, value)
         seen: dict[str, Any] = {}
-        monkeypatch.setattr(WandbLogger, "__init__", lambda self, **given: seen.update(given))
+
+        def __init__(self: WandbLogger, **given: Any) -> None:  # noqa: N807
+            seen.update(given)
+            self._wandb_init = {"anonymous": None}
+
+        monkeypatch.setattr(WandbLogger, "__init__", __init__)
         monkeypatch.setattr("wandb.login", lambda **_: True)
         with wandb_session():
-            make_wandb_logger(WandbLogger, save_dir="runs/name/time", resume=None, dir=None, **settings)
+            logger = make_wandb_logger(WandbLogger, save_dir="runs/name/time", resume=None, dir=None, **settings)
+        assert logger._wandb_init == {}  # W&B warns of the word
         assert seen.pop("mode", None) == mode
         assert seen == {"save_dir": "runs/name/time", "name": "name-time"}
 

@@ -26,6 +26,7 @@ from audio_lrp.cli.efficiency import efficiency_line
 from audio_lrp.cli.from_checkpoint import with_stored_configuration
 from audio_lrp.cli.help import arrange, parser_settings
 from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
+from audio_lrp.cli.noise import leave_out_noise
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.places import with_place
 from audio_lrp.cli.predictions import PredictionTable
@@ -252,6 +253,7 @@ def main(args: Sequence[str]) -> None:
         UserError: what the user can mend; what jsonargparse raises may have it as its cause.
     """
     tell_other_machines()
+    leave_out_noise()
     try:
         with wandb_session(), with_stored_configuration(args) as complete:
             cli = AudioLRPCLI(complete)

@@ -23,7 +23,10 @@ def summary(trainer: Trainer, subcommand: str, metrics: Mapping[str, Tensor]) ->
     folder = run_folder(trainer)
     lines = [("test accuracy", _percent(metrics.get("test/accuracy"))), _validation_line(trainer, metrics)]
     checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") if subcommand == "fit" else ""
-    lines += [("checkpoint", _relative(checkpoint)), ("configuration", _existing(folder / CONFIG_FILENAME))]
+    lines += [
+        ("checkpoint", _relative(checkpoint) or _no_checkpoint(trainer, subcommand)),
+        ("configuration", _existing(folder / CONFIG_FILENAME)),
+    ]
     lines += [("predictions", ", ".join(map(_relative, sorted(folder.glob("predictions*.csv")))))]
     lines += [("pictures", _pictures(folder)), *_wandb_lines(trainer)]
     if checkpoint:
@@ -45,6 +48,13 @@ def _validation_line(trainer: Trainer, metrics: Mapping[str, Tensor]) -> tuple[s
     return "validation accuracy", f"{_percent(best)} (best epoch)"
 
 
+def _no_checkpoint(trainer: Trainer, subcommand: str) -> str:
+    """Why a training that keeps checkpoints has kept none."""
+    if subcommand != "fit" or trainer.checkpoint_callback is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+        return ""
+    return "none, the training ended before its first validation (see trainer.val_check_interval)"
+
+
 def _pictures(folder: Path) -> str:
     """The folder of relevance maps: the run's own, or W&B's media where they were logged there."""
     if (folder / "lrp").is_dir():
@@ -61,7 +71,7 @@ def _wandb_lines(trainer: Trainer) -> list[tuple[str, str]]:
             folder = Path(run.dir).parent
             lines.append(("W&B run", _relative(folder) if run.offline else run.url))
             if run.offline:
-                lines.append(("to upload it", f"wandb sync {_quoted(folder)}"))
+                lines.append(("to upload it", f"audio-lrp sync {_quoted(run_folder(trainer))}"))
     return lines
 
 

@@ -81,7 +81,8 @@ class AudioMNIST(Corpus):
         speakers = [folder / entry.name for entry in visible_entries(folder) if Path(entry).is_dir()]
         recordings = [parse_name(place, name, genders) for place in speakers for name in wav_names(place)]
         if not recordings:
-            raise no_recordings(self.name, self.root, LAYOUT, "https://github.com/soerenab/AudioMNIST")
+            source = "https://github.com/soerenab/AudioMNIST; audio-lrp data download audiomnist gets it"
+            raise no_recordings(self.name, self.root, LAYOUT, source)
         return recordings if self.exclude is None else exclude(recordings, read_exclusions(self.exclude))
 
     def published_folds(self, task: TaskName) -> tuple[Fold, ...] | None:

@@ -33,6 +33,10 @@ class SurvivingWandbLogger(WandbLogger):
 
     _has_failed = False
 
+    def __init__(self, *args: Any, **settings: Any) -> None:
+        super().__init__(*args, **settings)
+        self._wandb_init.pop("anonymous", None)  # it means nothing any more, and W&B warns of it in every run
+
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         """Log as Lightning does; whatever goes wrong, the training goes on."""
         try:
@@ -75,7 +79,7 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
         obstacle = _obstacle()
         if obstacle is not None:
             given["mode"] = "offline"
-            _warn(f"W&B cannot be used ({obstacle}): the run is kept offline, and wandb sync uploads it later")
+            _warn(f"W&B cannot be used ({obstacle}): the run is kept offline; audio-lrp sync uploads it later")
     return (SurvivingWandbLogger if class_type is WandbLogger else class_type)(*args, **given)
 
 
@@ -140,10 +144,10 @@ def _finish(exit_code: int) -> None:
     if file is not None and not is_complete(file):
         _warn(
             f"W&B has not written all of its run to {file.parent}, because {_cause(file.parent)}: what is missing "
-            "there is lost, the checkpoints are not; wandb sync uploads the rest"
+            "there is lost, the checkpoints are not; audio-lrp sync uploads the rest"
         )
     elif file is not None and timed_out:
-        _warn(f"W&B's server did not take the whole run; to upload it: wandb sync --include-online {file.parent}")
+        _warn(f"W&B's server did not take the whole run; to upload it: audio-lrp sync {file.parents[2]}")
 
 
 def _cause(folder: Path) -> str:
