@@ -152,6 +152,12 @@ class TestMessages:
             ([], "no command: begin with audio-lrp fit"),
             (["fitt"], "unknown command 'fitt': did you mean fit?"),
             (["listen"], "unknown command 'listen': choose from fit, "),
+            (["help"], "unknown command 'help': did you mean --help?"),
+            (["version"], "unknown command 'version': did you mean --version?"),
+            (
+                ["sweep", "none.yaml"],
+                "the sweep none.yaml cannot be read (No such file or directory): give a W&B sweep",
+            ),
             (["listen"], "(see audio-lrp --help)"),
             (["--verison"], "--verison: did you mean --version?"),
             (["explain", "a.wav"], "the following arguments are required: --checkpoint (see audio-lrp explain --help)"),
@@ -429,7 +435,7 @@ class TestCommands:
         try:
             with warnings.catch_warnings(record=True) as heard:
                 warnings.simplefilter("always")
-                leave_out_noise()
+                leave_out_noise("fit")
                 warnings.warn("`isinstance(treespec, LeafSpec)` is deprecated", FutureWarning, stacklevel=1)
                 warnings.warn("another one", FutureWarning, stacklevel=1)
             Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")

@@ -53,7 +53,7 @@ def run_command(name: str, args: Sequence[str]) -> None:
         UserError: there is no such command, or what it has to say of its arguments and their files.
     """
     if name not in COMMANDS:
-        hint = did_you_mean(name, COMMANDS) or f"choose from {', '.join(COMMANDS)}"
+        hint = did_you_mean(name, (*COMMANDS, "--help", "--version")) or f"choose from {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {name!r}: {hint}")
     module = COMMANDS[name].module
     # Lightning's command line is one parser over its four commands, and needs their names.

@@ -253,7 +253,7 @@ def main(args: Sequence[str]) -> None:
         UserError: what the user can mend; what jsonargparse raises may have it as its cause.
     """
     tell_other_machines()
-    leave_out_noise()
+    leave_out_noise(args[0])
     try:
         with wandb_session(), with_stored_configuration(args) as complete:
             cli = AudioLRPCLI(complete)

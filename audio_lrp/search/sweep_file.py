@@ -79,8 +79,8 @@ def read_sweep(path: Path) -> dict[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
     except OSError as error:
-        hint = nearest_path(path, before=": ")
-        raise UserError(f"the sweep {path} cannot be read ({error.strerror}){hint}") from error
+        hint = nearest_path(path) or "give a W&B sweep file, such as those in the repository's folder sweeps"
+        raise UserError(f"the sweep {path} cannot be read ({error.strerror}): {hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"the sweep {path} is not valid YAML: {' '.join(str(error).split())}") from error
     if not isinstance(content, dict):
