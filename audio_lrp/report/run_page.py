@@ -86,7 +86,11 @@ def _test_section(run: RunFolder) -> Section:
         matrix = [[counts.get((true, predicted), 0) for predicted in names] for true in names]
         blocks += [ConfusionMatrix(names, matrix), _per_class(names, matrix)]
     elif not known:
-        blocks.append(Paragraph("The run was not tested: start it with --run.test_after_fit true.", warning=True))
+        text = (
+            "The run was not tested: audio-lrp test --ckpt_path FILE does it, in a run of its own that audio-lrp "
+            "report shows as well; with --run.test_after_fit true a training ends with its test."
+        )
+        blocks.append(Paragraph(text, warning=True))
     else:
         blocks.append(Paragraph("No confusion matrix was logged: ConfusionMatrixCallback does it.", warning=True))
     return Section("test", "Test", blocks)
