@@ -12,8 +12,8 @@ _WARNINGS: Final = (
 _WARNINGS_WITHOUT_TRAINING: Final = (
     r"The dirpath has changed from .* to .*",  # a test has a folder of its own, in which it keeps no checkpoints
 )
-_PRODUCT: Final = "litlogger"
-"""Advertised by Lightning to everybody who does not use it."""
+_PRODUCTS: Final = ("litlogger", "litmodels")
+"""Advertised by Lightning to everybody who does not use them."""
 
 
 def leave_out_noise(command: str) -> None:
@@ -28,4 +28,4 @@ def leave_out_noise(command: str) -> None:
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    return _PRODUCT not in record.getMessage()
+    return not any(product in record.getMessage() for product in _PRODUCTS)
