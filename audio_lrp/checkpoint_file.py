@@ -16,6 +16,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file does not exist, cannot be read safely, or is something else.
     """
+    if path.is_dir():
+        inside = sorted([*path.glob("*.ckpt"), *path.glob("checkpoints/*.ckpt")])
+        hint = f"name a checkpoint in it, such as {inside[-1]}" if inside else "give the path of a .ckpt file"
+        raise UserError(f"{path} is a folder: {hint}")
     if not path.is_file():
         raise UserError(f"there is no checkpoint {path}: {nearest_path(path) or 'give the path of a .ckpt file'}")
     try:

@@ -1,4 +1,4 @@
-"""The one exception that stands for a mistake the user can mend, and what is said of files that cannot be written."""
+"""The exception that stands for a mistake the user can mend, and what is said of unreadable and unwritable files."""
 
 import errno
 from pathlib import Path
@@ -40,3 +40,15 @@ def not_writable(path: Path | str, error: OSError, mend: str = "choose another f
     full = error.errno in NO_SPACE
     reason, hint = ("the disk is full", f"free space there, or {mend}") if full else ("it cannot be written", mend)
     return UserError(f"{path}: {reason} ({error.strerror or error}); {hint}")
+
+
+def yaml_problem(error: Exception) -> str:
+    """Why a file is not YAML, and in which line.
+
+    Args:
+        error: what PyYAML raised, or the failure to decode the file's text.
+    """
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    if problem is None:
+        return " ".join(str(error).split())
+    return f"{problem}" if mark is None else f"{problem} in line {mark.line + 1}"

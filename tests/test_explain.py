@@ -249,6 +249,8 @@ def test_mistakes_are_told(tmp_path, waveform_checkpoint) -> None:
         ({"paths": [tmp_path / "text.wav"]}, "none of 1 recordings can be read"),
         ({"checkpoint": tmp_path / "missing.ckpt"}, "there is no checkpoint"),
         ({"checkpoint": recording}, "tone.wav is no checkpoint: give"),
+        ({"checkpoint": tmp_path}, f"is a folder: name a checkpoint in it, such as {waveform_checkpoint}"),
+        ({"checkpoint": tmp_path / "empty"}, "is a folder: give the path of a .ckpt file"),
         ({"target": "middle"}, "no class 'middle'.*low, high"),
         ({"composite": "epsilom"}, "did you mean"),
         ({"band": (5000.0, 6000.0)}, "no band from 5000 to 6000 Hz"),

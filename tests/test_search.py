@@ -167,7 +167,7 @@ class TestSweepFile:
         with pytest.raises(UserError, match="no YAML mapping"):
             read_sweep(tmp_path / "audionet.yaml")
         (tmp_path / "audionet.yaml").write_text("a: [")
-        with pytest.raises(UserError, match="not valid YAML"):
+        with pytest.raises(UserError, match=r"audionet.yaml is not valid YAML: expected .* in line 1$"):
             read_sweep(tmp_path / "audionet.yaml")
 
 

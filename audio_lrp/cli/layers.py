@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from audio_lrp.cli.config_files import find_config
-from audio_lrp.errors import UsageError
+from audio_lrp.errors import UsageError, yaml_problem
 
 LINKED = {
     "model.num_classes": "it follows from the data's task: set data.task",
@@ -98,11 +98,8 @@ def read_layers(arguments: Sequence[str]) -> list[Layer]:
 def _load_file(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
-    except yaml.MarkedYAMLError as error:
-        line = f" in line {error.problem_mark.line + 1}" if error.problem_mark else ""
-        raise UsageError(f"{path} is not valid YAML: {error.problem}{line}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise UsageError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UsageError(f"{path} is not valid YAML: {yaml_problem(error)}") from error
     if not isinstance(content, Mapping):
         raise UsageError(
             f"{path} holds no options: a configuration is a YAML mapping, e.g. 'trainer: {{max_epochs: 3}}'"

@@ -12,6 +12,7 @@ from torch import nn
 import audio_lrp.callbacks
 import audio_lrp.data
 import audio_lrp.models
+from audio_lrp.cli.config_files import shipped_configs
 from audio_lrp.errors import UsageError
 from audio_lrp.nearest import did_you_mean
 from audio_lrp.plugins import plugin_classes
@@ -45,7 +46,11 @@ def usage_error(message: str, options: Iterable[str]) -> UsageError:
 
 def _unknown_option(message: str, options: Iterable[str]) -> UsageError | None:
     if match := re.search(r"unrecognized arguments: ([^-]\S*)", message):
-        return UsageError(f"unexpected argument {match[1]!r}: options begin with --")
+        word = match[1]
+        is_config = word.endswith(".yaml") or word in shipped_configs()
+        option = "--ckpt_path" if word.endswith(".ckpt") else "--config" if is_config else None
+        hint = f"did you mean {option} {word}?" if option else "options begin with --"
+        return UsageError(f"unexpected argument {word!r}: {hint}")
     match = re.search(
         r"(?:unrecognized arguments: --?|(?:Group '(?P<group>[^']+)' )?does not accept option '|Option ')([^\s'=]+)",
         message,
@@ -76,8 +81,10 @@ def _missing_option(message: str) -> UsageError | None:
     names = [".".join([*_keys(before), name]) for name in match[1].split(", ")]
     class_path = _class_path(before)
     if class_path is None:
-        names = [name.split(".", 1)[-1] for name in names]  # without the subcommand
-        hint = "start from a configuration, e.g. --config quickstart"
+        command = names[0].split(".")[0]
+        names = [name.split(".", 1)[-1] for name in names]  # without the command
+        start = "" if command == "fit" else "a checkpoint, --ckpt_path FILE, or "
+        hint = f"start from {start}a configuration, e.g. --config quickstart"
     else:
         hint = f"{class_path.rsplit('.', 1)[-1]} needs it"
     return UsageError(f"missing {' and '.join(f'--{name}' for name in names)}: {hint}", names[0])

@@ -12,7 +12,7 @@ from typing import Final
 import yaml
 
 from audio_lrp.data.corpus import Recording
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UserError, yaml_problem
 from audio_lrp.nearest import did_you_mean, nearest_path
 
 SHIPPED: Final = {"audiomnist": Path(__file__).with_name("audiomnist_exclusions.yaml")}
@@ -38,7 +38,7 @@ def read_exclusions(name: str | Path) -> dict[str, str]:
         hint = did_you_mean(str(name), SHIPPED) or nearest_path(path) or choices
         raise UserError(f"the list of exclusions {path} cannot be read ({error.strerror}); {hint}") from error
     except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+        raise UserError(f"{path} is not valid YAML: {yaml_problem(error)}") from error
     if exclusions is None:  # nothing but comments
         return {}
     if not isinstance(exclusions, dict) or not all(isinstance(place, str) for place in exclusions):
