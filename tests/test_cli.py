@@ -156,10 +156,6 @@ class TestMessages:
             (["listen"], "unknown command 'listen': choose from fit, "),
             (["help"], "unknown command 'help': did you mean --help?"),
             (["version"], "unknown command 'version': did you mean --version?"),
-            (
-                ["sweep", "none.yaml"],
-                "the sweep none.yaml cannot be read (No such file or directory): give a W&B sweep",
-            ),
             (["listen"], "(see audio-lrp --help)"),
             (["--verison"], "--verison: did you mean --version?"),
             (["explain", "a.wav"], "the following arguments are required: --checkpoint (see audio-lrp explain --help)"),

@@ -7,6 +7,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from audio_lrp.cli.commands import COMMANDS, LIGHTNING
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
+PYTHON = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[2:]  # the first two are about plugins
 LINES = list(dict.fromkeys(line.partition(" #")[0] for block in BLOCKS for line in block.splitlines()))
 
 NOT_OF_THE_PROGRAM = {
@@ -139,3 +141,10 @@ def test_runs(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
     assert Path("seven/index.html").is_file()
     assert Path("corpus-check/exclude.yaml").is_file()
     assert Path("runs/audionet_digit/TIME/report.html").is_file()
+    Path("last.ckpt").symlink_to("CKPT")
+    names: dict[str, Any] = {}
+    for block in PYTHON:
+        exec(block, names)
+    assert names["explanation"].relevance.shape == (20, 1, 8000)
+    assert names["curves"].fractions[0] == 0
+    assert sum(map(len, names["speakers"])) == 20

@@ -164,6 +164,8 @@ class TestSweepFile:
         (tmp_path / "audionet.yaml").write_text("- a\n")
         with pytest.raises(UserError, match=r"audiont.yaml cannot be read .*: did you mean .*audionet.yaml"):
             read_sweep(tmp_path / "audiont.yaml")
+        with pytest.raises(UserError, match=r"nothing cannot be read .*: give a W&B sweep file"):
+            read_sweep(tmp_path / "nothing")
         with pytest.raises(UserError, match="no YAML mapping"):
             read_sweep(tmp_path / "audionet.yaml")
         (tmp_path / "audionet.yaml").write_text("a: [")
