@@ -26,6 +26,7 @@ NOT_OF_THE_PROGRAM = {
     "pip install -e '.[demo]' && audio-lrp fit --config quickstart": "minutes; test_configs.py runs the configuration",
     "pip install -e '.[test]' && pytest -n auto --dist loadfile": "this is it; .ci/run takes the line from here",
     "pip install ./tests/plugin": "test_plugins.py installs the plugin into a folder of its own",
+    "mkdir -p ~/.local/share/bash-completion/completions": "the next line writes a script to it, which tests pass by",
     "export AUDIOMNIST_ROOT=path/to/AudioMNIST": "test_sweeps.py sets the variable",
     "export MASTER_ADDR=name-of-the-first MASTER_PORT=29500 NODE_RANK=0": "test_distributed.py sets the variables",
     "wandb sweep --project audio-lrp sweeps/audionet.yaml": "needs a server; test_wandb_server.py has one",
