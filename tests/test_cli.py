@@ -4,6 +4,7 @@ import importlib
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 import warnings
@@ -301,7 +302,16 @@ class TestMessages:
     def test_interruption(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         interrupting = ["--trainer.callbacks=test_cli.Interruption"]
         assert exit_code("fit", *tiny_run(corpus), *interrupting) == 130
-        assert "Traceback" not in capsys.readouterr().err
+        error = capsys.readouterr().err
+        assert "Traceback" not in error
+        assert "to go on" not in error  # there is no checkpoint yet
+        interrupting += ["--trainer.callbacks.epoch=1", "--trainer.max_epochs=2", "--run.experiment=a b"]
+        assert exit_code("fit", *tiny_run(corpus), *interrupting) == 130
+        (line,) = [line for line in capsys.readouterr().err.splitlines() if "to go on with the training: " in line]
+        command = shlex.split(line.partition(": to go on with the training: ")[2])
+        assert command[0] == "audio-lrp"
+        assert exit_code(*command[1:], "--trainer.callbacks=null") == 0
+        assert len(list(Path("runs/a b").iterdir())) == 1
 
 
 class TestTraps:
@@ -538,8 +548,12 @@ def warnings_of(capsys: pytest.CaptureFixture[str], *options: str) -> str:
 class Interruption(Callback):
     """Stands for Ctrl-C in the midst of training."""
 
-    def on_train_batch_start(self, *_: Any) -> None:
-        raise KeyboardInterrupt
+    def __init__(self, epoch: int = 0) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
+        if trainer.current_epoch == self.epoch:
+            raise KeyboardInterrupt
 
 
 class Hostile:

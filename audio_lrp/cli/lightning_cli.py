@@ -30,7 +30,7 @@ from audio_lrp.cli.noise import leave_out_noise
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.places import with_place
 from audio_lrp.cli.predictions import PredictionTable
-from audio_lrp.cli.summary import summary
+from audio_lrp.cli.summary import quoted, summary
 from audio_lrp.cli.trainer import Trainer
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable
@@ -45,6 +45,7 @@ from audio_lrp.tracking import (
     make_wandb_logger,
     wandb_session,
 )
+from audio_lrp.tracking.record import CONFIG_FILENAME
 
 _SUBCOMMAND_OPTIONS = ("config", "ckpt_path", "return_predictions", "verbose")
 """Options of single commands, left out of a run's saved configuration, which every command takes."""
@@ -257,6 +258,11 @@ def main(args: Sequence[str]) -> None:
     try:
         with wandb_session(), with_stored_configuration(args) as complete:
             cli = AudioLRPCLI(complete)
+    except (KeyboardInterrupt, SystemExit) as error:
+        # Lightning turns an interruption during a run into the end of the process.
+        if args[0] == "fit" and KeyboardInterrupt in (type(error), type(error.__context__)):
+            _tell_how_to_go_on(last_run_folder())
+        raise
     except OSError as error:
         if error.errno in NO_SPACE and error.filename is None:  # of a logger's file, for example
             raise not_writable(last_run_folder(), error, "choose another place with --run.root") from error
@@ -283,6 +289,11 @@ def _settings(config: Any, option: str) -> set[str] | None:
     if not isinstance(config, Namespace):
         return None
     return set(vars(config.init_args)) if "init_args" in config else set()
+
+
+def _tell_how_to_go_on(folder: Path) -> None:
+    if any(folder.glob("checkpoints/*.ckpt")):
+        _say(f"to go on with the training: audio-lrp fit --config {quoted(folder / CONFIG_FILENAME)} --ckpt_path last")
 
 
 @rank_zero_only

@@ -30,8 +30,8 @@ def summary(trainer: Trainer, subcommand: str, metrics: Mapping[str, Tensor]) ->
     lines += [("predictions", ", ".join(map(_relative, sorted(folder.glob("predictions*.csv")))))]
     lines += [("pictures", _pictures(folder)), *_wandb_lines(trainer)]
     if checkpoint:
-        command = f"audio-lrp test --config {_quoted(folder / CONFIG_FILENAME)} --ckpt_path {_quoted(checkpoint)}"
-        lines += [("to test it again", command), ("to see it all", f"audio-lrp report {_quoted(folder)}")]
+        command = f"audio-lrp test --config {quoted(folder / CONFIG_FILENAME)} --ckpt_path {quoted(checkpoint)}"
+        lines += [("to test it again", command), ("to see it all", f"audio-lrp report {quoted(folder)}")]
     width = max((len(name) for name, value in lines if value), default=0)
     return "\n".join(f"{name + ':':<{width + 1}} {value}" for name, value in lines if value)
 
@@ -71,7 +71,7 @@ def _wandb_lines(trainer: Trainer) -> list[tuple[str, str]]:
             folder = Path(run.dir).parent
             lines.append(("W&B run", _relative(folder) if run.offline else run.url))
             if run.offline:
-                lines.append(("to upload it", f"audio-lrp sync {_quoted(run_folder(trainer))}"))
+                lines.append(("to upload it", f"audio-lrp sync {quoted(run_folder(trainer))}"))
     return lines
 
 
@@ -87,5 +87,6 @@ def _relative(path: Path | str) -> str:
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
-def _quoted(path: Path | str) -> str:
+def quoted(path: Path | str) -> str:
+    """The path as a word of a shell's command, from the working directory where that is shorter."""
     return shlex.quote(_relative(path))
