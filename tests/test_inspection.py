@@ -238,7 +238,7 @@ class TestCommand:
 
     def test_nothing_there(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         assert exit_code("data", "check", str(tmp_path / "nowhere")) == 1
-        assert "does not exist" in capsys.readouterr().err
+        assert "nowhere: give the folder of a corpus" in capsys.readouterr().err
 
     @pytest.mark.parametrize("name", ["digits-en", "fsdd", "audiomnist-sample"])
     def test_real_corpora(
