@@ -1,5 +1,6 @@
 """``audio-lrp dashboard``: build the W&B workspace and the report for this package's runs."""
 
+import importlib.util
 from collections.abc import Sequence
 
 from audio_lrp.arguments import CommandParser
@@ -18,10 +19,10 @@ def main(args: Sequence[str] | None = None) -> None:
         SystemExit: with code 0 after ``--help``.
     """
     options = _parser().parse_args(args)
-    try:
-        from audio_lrp.tracking.dashboard import make_report, make_workspace
-    except ModuleNotFoundError as error:
-        raise UserError("wandb-workspaces is not installed: pip install 'audio-lrp[dashboard]'") from error
+    if importlib.util.find_spec("wandb_workspaces") is None:
+        raise UserError("wandb-workspaces is not installed: pip install 'audio-lrp[dashboard]'")
+    from audio_lrp.tracking.dashboard import make_report, make_workspace  # only now: it needs seconds
+
     workspace = make_workspace(options.entity, options.project)
     if options.dry_run:  # the report shows the same panels, but asks the server for the project's number
         print(workspace._to_model().spec.model_dump_json(by_alias=True, exclude_none=True, indent=2))

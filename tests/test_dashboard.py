@@ -117,6 +117,6 @@ def test_wrong_key(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtur
 
 
 def test_missing_package(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setitem(sys.modules, "audio_lrp.tracking.dashboard", None)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     assert exit_code(*DASHBOARD) == 1
     assert "wandb-workspaces is not installed: pip install 'audio-lrp[dashboard]'" in capsys.readouterr().err
