@@ -167,7 +167,9 @@ def test_run_stays_offline_where_the_server_cannot_be_used(
     else:
         server.use(monkeypatch, key="9" * 40)
     assert exit_code("fit", *tiny_run(corpus), *WANDB) == 0
-    warnings = [line for line in capfd.readouterr().err.splitlines() if line.startswith("audio-lrp: warning")]
+    printed = capfd.readouterr()
+    assert f"to upload it:        audio-lrp sync {only_folder(Path('runs'))}" in printed.out
+    warnings = [line for line in printed.err.splitlines() if line.startswith("audio-lrp: warning")]
     assert len(warnings) == 1
     assert "the run is kept offline; audio-lrp sync uploads it later" in warnings[0]
     assert server.runs == {}
