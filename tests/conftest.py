@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 if "PYTEST_XDIST_WORKER" in os.environ:
-    # One worker a core, of one thread: torch's threads help little where networks are tiny, and get in each other's way.
+    # A worker a core, of one thread each: torch's threads help little where networks are tiny, and would be too many.
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 collect_ignore = ["benchmarks", "plugin"]  # run by hand; installed by a test

@@ -8,12 +8,20 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import wandb
 from command_line import exit_code, only_folder, tiny_run, wandb_config, wandb_records
 from wandb_server import WandbServer
 
 from audio_lrp.tracking.dashboard import HYPERPARAMETERS, OBJECTIVE, TITLE
 
 DASHBOARD = ["dashboard", "--entity=someone", "--project=tests"]
+
+
+@pytest.fixture(autouse=True)
+def ended_session() -> Iterator[None]:
+    """W&B keeps the server that it has talked to for the rest of its process, where other tests have their own."""
+    yield
+    wandb.teardown()
 
 
 @pytest.fixture(scope="module")
