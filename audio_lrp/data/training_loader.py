@@ -43,4 +43,4 @@ def seed_batch(*position: int) -> None:
     Args:
         *position: what tells the batch from all others, e.g. seed, epoch, number in the epoch, process.
     """
-    torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0] >> 1))
+    torch.manual_seed(int(np.random.SeedSequence(position).generate_state(1, np.uint64)[0]) >> 1)

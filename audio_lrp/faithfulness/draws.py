@@ -24,7 +24,7 @@ def example_generators(count: int, index: Tensor | None, seed: int) -> list[torc
         raise UserError(f"index has shape {list(index.shape)} and type {index.dtype}: pass an integer for each example")
     numbers = range(count) if index is None else index.tolist()
     states = (np.random.SeedSequence((seed % 2**64, number % 2**64)).generate_state(1, np.uint64) for number in numbers)
-    return [torch.Generator().manual_seed(int(state[0] >> 1)) for state in states]
+    return [torch.Generator().manual_seed(int(state[0]) >> 1) for state in states]
 
 
 def drawn(
