@@ -6,7 +6,7 @@ import io
 import numpy as np
 import pytest
 import torch
-from scipy import stats
+from scipy import integrate, stats
 
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
@@ -60,10 +60,10 @@ def test_areas_do_not_depend_on_how_the_grid_is_spaced(fractions):
 def test_mean_of_areas_is_the_area_of_the_mean():
     generator = np.random.default_rng(0)
     curves = curves_of(DEFAULT_FRACTIONS, generator.random((2, 30, len(DEFAULT_FRACTIONS))))
-    area = np.trapezoid(curves.probability[0].numpy(), DEFAULT_FRACTIONS)
+    area = integrate.trapezoid(curves.probability[0].numpy(), DEFAULT_FRACTIONS)
     assert aupc(curves, "morf").mean().item() == pytest.approx(area, rel=1e-12)
     assert srg(curves).mean().item() == pytest.approx(
-        area * -1 + np.trapezoid(curves.probability[1].numpy(), DEFAULT_FRACTIONS), rel=1e-12
+        area * -1 + integrate.trapezoid(curves.probability[1].numpy(), DEFAULT_FRACTIONS), rel=1e-12
     )
 
 
