@@ -682,6 +682,7 @@ NETWORK_INPUT_ERRORS = {
         "module '8' \\(Linear\\) takes .*\\[B, ..., 128\\]",
     ),
     "no_logits": (lambda: (waveform_network()[:6], random_input()), "must return logits"),
+    "cut_off": (lambda: (inserted(Function(torch.detach), 11), random_input()), "logits do not depend on its input"),
 }
 
 

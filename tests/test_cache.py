@@ -252,6 +252,15 @@ class TestUnusableRecordings:
         with pytest.raises(UserError, match=r"bad.wav \(cut off: \d+ samples that its header promises are missing\)"):
             open_clips(root, [bad])
 
+    def test_too_short_or_too_loud_to_resample(self, root: Path, bad: Path) -> None:
+        for samples, problem in (
+            (np.full(1, 0.1), "holds no samples"),
+            (np.tile([3e38, -3e38], 500), "holds samples far too loud to be sound"),
+        ):
+            write(bad, samples, rate=192_000, subtype="FLOAT")
+            with pytest.raises(UserError, match=rf"bad.wav \({problem}\)"):
+                open_clips(root, [bad])
+
     def test_absurd_sampling_rates_are_found(self, root: Path, bad: Path) -> None:
         write(bad, noise(500), rate=1)
         with pytest.raises(UserError, match=r"bad.wav \(its header gives a sampling rate of 1 Hz\)"):

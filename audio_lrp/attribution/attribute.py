@@ -189,3 +189,8 @@ def _check_output(output: object, batch_size: int) -> None:
         raise UserError(
             f"the network returned {found}: it must return logits, a tensor [{batch_size}, number of classes]"
         )
+    if not output.requires_grad:
+        raise UserError(
+            "the network's logits do not depend on its input, or are cut off from it: look for detach(), no_grad() or "
+            "a way through NumPy in its forward method, which no relevance can take"
+        )
