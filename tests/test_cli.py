@@ -201,6 +201,11 @@ class TestMessages:
                 "trainer:\n  callbacks:\n  - class_path: LRPCallback\n    init_args:\n      num_exampels: 3",
                 "mine.yaml, line 5: unknown option --trainer.callbacks.num_exampels",
             ),
+            (
+                "model:\n  class_path: Classifier\n  init_args:\n    network: AudioNet\n    scheduler:\n"
+                "      class_path: WarmupCosine\n      hnit_args: {warmup: 0.1}",
+                "line 7: unknown option --model.scheduler.hnit_args.warmup: did you mean init_args?",
+            ),
             ("\ntrainer:\n  max_epochs: many", "mine.yaml, line 3: --trainer.max_epochs: expected an integer or null"),
             ("trainer: {max_epochs: [\n", "mine.yaml is not valid YAML: expected the node content"),
             ("trainer:\n\tmax_epochs: 3", "cannot start any token in line 2"),

@@ -63,6 +63,8 @@ def _unknown_option(message: str, options: Iterable[str]) -> UsageError | None:
     class_path = _class_path(after.partition("\n")[0]) or _class_path(before)
     if class_path is None:
         hint = did_you_mean(f"--{option}", [known for known in options if known.startswith("--")])
+    elif "." not in class_path:  # a short name as it was written: what is misspelt stands beside it
+        hint = did_you_mean(match[2].partition(".")[0], ("class_path", "init_args"))
     else:
         settings = _settings(class_path)
         hint = did_you_mean(match[2], settings, prefix="".join(f"{key}." for key in ["--" + keys[0], *keys[1:]]))
