@@ -112,6 +112,19 @@ def test_weights_are_those_of_an_uninterrupted_training(corpus: Path, crash: int
     assert_same_end(folder, only_folder(Path("whole")))
 
 
+def test_weights_after_two_interruptions(corpus: Path) -> None:
+    assert exit_code("fit", *options(corpus, EVERY_STEP), "--run.root=whole") == 0
+    crashing = ["--trainer.callbacks+=test_resume.Crash", "--trainer.callbacks.step=5", "--run.root=first"]
+    with pytest.raises(RuntimeError, match="power failure"):
+        exit_code("fit", *options(corpus, EVERY_STEP), *crashing)
+    folder = only_folder(Path("first"))
+    again = ["fit", f"--config={folder}/config.yaml", "--ckpt_path=last"]
+    with pytest.raises(RuntimeError, match="power failure"):
+        exit_code(*again, "--trainer.callbacks.step=7")
+    assert exit_code(*again, "--trainer.callbacks.step=-1") == 0
+    assert_same_end(folder, only_folder(Path("whole")))
+
+
 def test_another_root_begins_a_new_run(corpus: Path) -> None:
     assert exit_code("fit", *options(corpus), "--run.root=first") == 0
     folder = only_folder(Path("first"))

@@ -8,6 +8,21 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from audio_lrp.tracking import WholeCheckpointIO
 
 
+class _NextEpoch(L.Callback):
+    """Lets a training that goes on after an epoch's last batch count the next epoch as begun.
+
+    Lightning takes itself to be in the middle of an epoch then and counts the finished one as processed, but not the
+    next one as ready. A checkpoint of that next epoch claims to lie between two epochs, and a training that is
+    interrupted a second time would repeat batches.
+    """
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Look at the counts that the checkpoint left."""
+        loop = trainer.fit_loop
+        if loop.restarted_mid_epoch and loop.epoch_progress.current.processed == loop.epoch_progress.current.ready:
+            loop.reset_restart_stage()
+
+
 class Trainer(L.Trainer):
     """Lightning's Trainer; an integer limit is a number of batches, a fraction a share of them.
 
@@ -50,3 +65,4 @@ class Trainer(L.Trainer):
         )
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another, or the strategy
             self.strategy.checkpoint_io = WholeCheckpointIO()
+        self.callbacks.append(_NextEpoch())  # type: ignore[attr-defined]
