@@ -19,7 +19,8 @@ class _NextEpoch(L.Callback):
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Look at the counts that the checkpoint left."""
         loop = trainer.fit_loop
-        if loop.restarted_mid_epoch and loop.epoch_progress.current.processed == loop.epoch_progress.current.ready:
+        epoch: Any = loop.epoch_progress.current  # of a type that Lightning does not tell
+        if loop.restarted_mid_epoch and epoch.processed == epoch.ready:
             loop.reset_restart_stage()
 
 
