@@ -336,7 +336,9 @@ class CorpusDataModule(L.LightningDataModule):
         chosen = order[np.lexsort((dataset.label[order], rank_in_class))][:count]
         with torch.inference_mode(False), torch.no_grad():
             batch = dataset.__getitems__(chosen.tolist())
-            return self.represent(replace(batch, input=self._read(batch.index)))
+            if self.preload_to_device:  # so few are read from the file: no copy of all in main memory for them
+                batch = replace(batch, input=self._read(batch.index))
+            return self.represent(batch)
 
     def signals(self, batch: Batch) -> torch.Tensor:
         """The signals behind the network inputs of `examples`: placed clips in int16 scale, on the CPU [B, 8000]."""
