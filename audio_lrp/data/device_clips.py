@@ -22,9 +22,9 @@ class DeviceClips:
     def __init__(self, clips: Sequence[PackedClips], long_clips: LongClipPolicy, device: torch.device) -> None:
         stored = [each.stored(long_clips) for each in clips]
         begins = np.cumsum([0, *(len(samples) for samples, _, _ in stored)])
-        first = [first + begin for (_, first, _), begin in zip(stored, begins, strict=False)]
+        first = [first + begin for (_, first, _), begin in zip(stored, begins[:-1], strict=True)]
         self._samples = torch.empty(int(begins[-1]), dtype=torch.int16, device=device)
-        for (samples, _, _), begin in zip(stored, begins, strict=False):
+        for (samples, _, _), begin in zip(stored, begins[:-1], strict=True):
             self._samples[begin : begin + len(samples)] = torch.tensor(samples)
         self._first = torch.from_numpy(np.concatenate(first)).to(device)
         self._scales = torch.from_numpy(np.concatenate([scales for _, _, scales in stored])).to(device)
