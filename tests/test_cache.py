@@ -16,14 +16,15 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 import soundfile
+import torch
 from numpy.typing import NDArray
 
 from audio_lrp.data import cache
 from audio_lrp.data.audiomnist import AudioMNIST
-from audio_lrp.data.cache import LongClipPolicy, PackedClips
+from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
 from audio_lrp.data.decode import decode, loudest_window
 from audio_lrp.data.fsdd import FSDD
-from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY, map_in_threads
+from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY, WORTH_PROCESSES, map_in_processes, map_in_threads
 from audio_lrp.errors import UserError
 
 Samples = NDArray[np.floating[Any]]
@@ -529,18 +530,116 @@ class TestProcesses:
         assert len(open_clips(root, paths)) == 5
 
 
-class TestThreads:
-    @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH * BATCHES_IN_MEMORY, 3 * BATCH * BATCHES_IN_MEMORY + 5])
-    def test_results_come_in_order(self, count: int) -> None:
-        assert list(map_in_threads(lambda item: item * 2, range(count))) == list(range(0, 2 * count, 2))
+@pytest.fixture(params=[map_in_threads, map_in_processes])
+def map_on_all_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Both maps, the second of them really in two processes, however few the items and the cores."""
+    monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 0)
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    return request.param
 
-    def test_results_wait_for_the_caller_in_bounded_number(self) -> None:
-        begun: list[int] = []
-        results = map_in_threads(begun.append, range(10 * BATCH * BATCHES_IN_MEMORY))
+
+class TestMaps:
+    @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH * BATCHES_IN_MEMORY, 3 * BATCH * BATCHES_IN_MEMORY + 5])
+    def test_results_come_in_order(self, count: int, map_on_all_cores: Any) -> None:
+        assert list(map_on_all_cores(lambda item: item * 2, range(count))) == list(range(0, 2 * count, 2))
+
+    def test_results_wait_for_the_caller_in_bounded_number(self, map_on_all_cores: Any) -> None:
+        begun = multiprocessing.get_context("fork").Value("q", 0)
+
+        def begin(_: int) -> None:
+            with begun.get_lock():
+                begun.value += 1
+
+        results = map_on_all_cores(begin, range(10 * BATCH * BATCHES_IN_MEMORY))
         next(results)
         time.sleep(0.05)
-        assert len(begun) <= BATCH * BATCHES_IN_MEMORY
+        # A DataLoader hands out one batch more when it has given one away.
+        assert begun.value <= BATCH * (BATCHES_IN_MEMORY + 1)
+        results.close()
 
-    def test_errors_reach_the_caller(self) -> None:
+    def test_errors_reach_the_caller(self, map_on_all_cores: Any) -> None:
         with pytest.raises(ZeroDivisionError):
-            list(map_in_threads(lambda item: 1 // item, range(-3, 3)))
+            list(map_on_all_cores(lambda item: 1 // item, range(-3, 3)))
+
+    def test_errors_keep_what_they_know(self, map_on_all_cores: Any, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError) as caught:
+            list(map_on_all_cores(Path.stat, [tmp_path / "missing"]))
+        assert caught.value.filename == str(tmp_path / "missing")
+
+    def test_random_numbers_drawn_later_are_the_same(self, map_on_all_cores: Any) -> None:
+        before = torch.get_rng_state()
+        list(map_on_all_cores(abs, range(100)))
+        assert torch.equal(torch.get_rng_state(), before)
+
+
+class TestMapInProcesses:
+    def processes(self, count: int) -> set[int]:
+        return set(map_in_processes(lambda _: os.getpid(), range(count)))
+
+    def test_all_cores_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        working = self.processes(WORTH_PROCESSES)
+        assert len(working) == 2
+        assert os.getpid() not in working
+
+    def test_few_items_are_not_worth_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        assert self.processes(WORTH_PROCESSES - 1) == {os.getpid()}
+
+    def test_nor_is_one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        assert self.processes(WORTH_PROCESSES) == {os.getpid()}
+
+    def test_processes_that_may_not_start_others_do_it_themselves(self) -> None:
+        context: Any = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        process = context.Process(target=_work_in_processes, args=(answers,), daemon=True)
+        process.start()
+        assert answers.get(timeout=60) == {process.pid}
+        process.join(timeout=60)
+
+    def test_processes_of_one_that_is_killed_end(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        context: Any = multiprocessing.get_context("fork")
+        answers = context.Queue()
+        process = context.Process(target=_give_much, args=(answers,))
+        process.start()
+        workers = answers.get(timeout=60)
+        time.sleep(0.2)  # until their pipes are full
+        process.kill()
+        process.join(timeout=60)
+        assert len(workers) == 2
+        latest = time.monotonic() + 10
+        while any(map(_runs, workers)) and time.monotonic() < latest:
+            time.sleep(0.05)
+        assert not any(map(_runs, workers))
+
+    def test_packing_is_the_same(self, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        paths = some_recordings(root)
+        alone = PackedClips.open("Test", root, paths, tmp_path / "alone")
+        monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 0)
+        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        shared = PackedClips.open("Test", root, paths, tmp_path / "shared")
+        for file in (SAMPLES, INDEX, NAMES):
+            assert (shared.folder / file).read_bytes() == (alone.folder / file).read_bytes()
+
+
+def _give_much(answers: Any) -> None:
+    """Take a little of what two processes have to give, and say which they are."""
+    with mock.patch("os.cpu_count", return_value=2):
+        results = map_in_processes(lambda _: (os.getpid(), bytes(100_000)), range(WORTH_PROCESSES))
+        answers.put({next(results)[0] for _ in range(2 * BATCH)})
+        time.sleep(60)
+
+
+def _runs(process: int) -> bool:
+    """Whether there is such a process that is more than an entry for its parent to read."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def _work_in_processes(answers: Any) -> None:
+    """Say which processes work where there are two cores."""
+    with mock.patch("os.cpu_count", return_value=2):
+        answers.put(set(map_in_processes(lambda _: os.getpid(), range(WORTH_PROCESSES))))

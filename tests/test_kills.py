@@ -92,7 +92,7 @@ def test_there_are_enough() -> None:
 
 
 def test_cache(server: ForkingServer) -> None:
-    count = 600
+    count = 1020  # enough for processes of their own
     ToneCorpus("corpus", repetitions=count // 60).prepare()
     undisturbed: dict[str, bytes] = {}
 

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from audio_lrp.data.decode import UnusableRecordingError, decode, loudest_window
 from audio_lrp.data.fingerprint import content_key, recall, remember, stat_signature
-from audio_lrp.data.parallel import map_in_threads
+from audio_lrp.data.parallel import map_in_processes
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
 from audio_lrp.errors import UserError
 
@@ -259,7 +259,7 @@ def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> NDArray[np.
     """
     index = np.zeros(len(paths), dtype=CLIP)
     unusable: list[str] = []
-    clips = map_in_threads(pack_clip, paths)
+    clips = map_in_processes(pack_clip, paths)
     for i, clip in enumerate(tqdm(clips, f"packing {corpus_name}", total=len(paths), unit="clip", delay=1)):
         if isinstance(clip, UnusableRecordingError):
             unusable.append(f"{paths[i]} ({clip})")

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.decode import UnusableRecordingError, read_mono
-from audio_lrp.data.parallel import map_in_threads
+from audio_lrp.data.parallel import map_in_processes
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
 
 LONGEST: Final = NUM_SAMPLES / SAMPLE_RATE
@@ -109,7 +109,7 @@ def clipped_samples(samples: NDArray[np.float32]) -> int:
 
 def listen_to_all(recordings: Sequence[Recording]) -> list[Sound | str]:
     """Measure recordings on all cores."""
-    sounds = map_in_threads(listen, [recording.path for recording in recordings])
+    sounds = map_in_processes(listen, [recording.path for recording in recordings])
     return list(tqdm(sounds, "listening", total=len(recordings), unit="clip", dynamic_ncols=True))
 
 

@@ -1,24 +1,34 @@
 """Work on many files on all cores, in order and in bounded memory."""
 
+import ctypes
+import multiprocessing
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import torch
+from torch.utils.data import DataLoader, Dataset
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 BATCH: Final = 16
-"""Items that a thread takes at once: a task of its own for each would cost as much as hashing a small file."""
+"""Items that a thread or process takes at once: a task of its own for each would cost as much as a small file."""
 
 BATCHES_IN_MEMORY: Final = 16
+
+WORTH_PROCESSES: Final = 1000
+"""Items from which on processes pay, which take a tenth of a second to start."""
 
 
 def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
     """Apply a function to all items in threads, as many as there are cores.
 
-    Threads are enough for functions that spend their time in libraries which release Python's lock, as reading,
-    hashing, decoding and resampling do.
+    Threads are enough for functions that spend their time in a library that releases Python's lock, as hashing does.
 
     Args:
         function: what to apply.
@@ -36,3 +46,79 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
             starts = range(group, min(group + BATCH * BATCHES_IN_MEMORY, len(items)), BATCH)
             for results in pool.map(apply, starts):
                 yield from results
+
+
+def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
+    """Apply a function to all items in processes, as many as there are cores.
+
+    Resampling keeps Python's lock, and decoding takes it up and drops it so often that threads stand in each other's
+    way. The processes are those of a :class:`~torch.utils.data.DataLoader`, and end when the one that started them
+    is killed. Few items are worked on where they are, and all are where processes cannot be forked.
+
+    Args:
+        function: what to apply.
+        items: what to apply it to; at most about `BATCH` x `BATCHES_IN_MEMORY` results wait for the caller.
+
+    Yields:
+        The results in the order of the items.
+    """
+    loader = DataLoader(
+        _Results(function, items),
+        batch_size=BATCH,
+        collate_fn=_as_they_are,
+        worker_init_fn=_end_with_parent,
+        generator=torch.Generator(),  # or a draw from the global one would change what is drawn later
+        **_workers(len(items)),
+    )
+    for results in loader:
+        for result in results:
+            if isinstance(result, _Failure):
+                raise result.error
+            yield result
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """An error on its way to the caller: DataLoader would reword it, and loses a file's name."""
+
+    error: Exception
+
+
+def _workers(count: int) -> dict[str, Any]:
+    """DataLoader's arguments for working on so many items."""
+    cores = os.cpu_count() or 1
+    can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
+    if not can_fork or cores == 1 or count < WORTH_PROCESSES:
+        return {"num_workers": 0}
+    each = max(1, BATCHES_IN_MEMORY // cores)
+    return {"num_workers": cores, "prefetch_factor": each, "multiprocessing_context": "fork"}
+
+
+class _Results(Dataset[Any]):
+    """Results of a function, computed when they are asked for."""
+
+    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
+        self.function: Callable[[Any], Any] = function
+        self.items = items
+
+    def __len__(self) -> int:
+        return len(self.items)
+
+    def __getitem__(self, index: int) -> Any:
+        try:
+            return self.function(self.items[index])
+        except Exception as error:
+            return _Failure(error)
+
+
+def _end_with_parent(_: int) -> None:
+    """Have the kernel kill this process when its parent ends.
+
+    DataLoader's processes look out for that themselves, but wait for ever for somebody to take what they have to give.
+    """
+    set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+
+
+def _as_they_are(results: list[Result]) -> list[Result]:
+    return results
