@@ -3,7 +3,7 @@
 Run it as a program; it prints two tables::
 
     pip install h5py scipy
-    python tests/benchmarks/cache.py --recordings 6000
+    python tests/benchmarks/cache.py --recordings 18000
 
 The recordings are those below ``--source``, 48 kHz, each again and again with a new least significant bit, in a
 temporary folder. The original recipe reads a file, resamples it by FFT, places it in a second of silence, computes the
@@ -35,7 +35,7 @@ import soxr
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import PackedClips
 
-CHUNK = 1500  # enough for processes of their own
+CHUNK = 6000  # so many that starting processes hardly counts
 CORES = os.cpu_count() or 1
 CLIPS = 30_000
 
@@ -86,7 +86,7 @@ def compare(paths: list[Path], root: Path, scratch: Path) -> None:
     times: dict[str, list[tuple[float, float]]] = {name: [] for name in folders}
     for start in range(0, len(paths), CHUNK):
         chunk = paths[start : start + CHUNK]
-        sample = chunk[:75]  # it is so slow that a part has to do
+        sample = chunk[:150]  # it is so slow that a part has to do
         seconds = timed(lambda sample=sample: [original_recipe(path, folders[original]) for path in sample])
         times[original].append((seconds[0] / len(sample), seconds[1] / len(sample)))
         for name, cores in ((one_core, 1), (all_cores, CORES)):
@@ -147,7 +147,7 @@ def growth(paths: list[Path], root: Path, scratch: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=Path("../shared/data/audiomnist-sample"))
-    parser.add_argument("--recordings", type=int, default=6000)
+    parser.add_argument("--recordings", type=int, default=18000)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
