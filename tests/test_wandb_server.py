@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -200,15 +201,35 @@ def test_server_that_dies_in_the_middle_of_a_run(
     assert server.only_run().exit_code == 0
 
 
+def die_at_the_first_table(server: WandbServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the server die in the middle of a table's upload."""
+    store, died = server._stored, threading.Event()
+
+    def store_or_die(method: str, path: str, body: bytes) -> tuple[int, Any]:
+        if path.endswith("wandb_manifest.json") and not died.is_set():
+            died.set()
+            threading.Thread(target=server.stop).start()
+            raise ConnectionResetError
+        return store(method, path, body)
+
+    monkeypatch.setattr(server, "_stored", store_or_die)
+
+
 @pytest.mark.slow
+@pytest.mark.parametrize("moment", ["before a table", "in the middle of one"])
 def test_server_that_dies_while_tables_wait(
-    corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    moment: str, corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("WANDB_FINISH_TIMEOUT", "2")
-    monkeypatch.setattr(ServerCrash, "server", server, raising=False)
+    monkeypatch.setenv("WANDB_X_FILE_TRANSFER_RETRY_WAIT_MAX_SECONDS", "1")
     options = [*tiny_run(corpus), *WANDB, "--trainer.max_epochs=2", "--run.artifacts=false"]
     options += ["--trainer.callbacks+=LRPCallback", "--trainer.callbacks.num_examples=2"]
-    options += ["--trainer.callbacks.num_pictures=1", "--trainer.callbacks+=test_wandb_server.ServerCrash"]
+    options += ["--trainer.callbacks.num_pictures=1"]
+    if moment == "in the middle of one":
+        die_at_the_first_table(server, monkeypatch)
+    else:
+        monkeypatch.setattr(ServerCrash, "server", server, raising=False)
+        options += ["--trainer.callbacks+=test_wandb_server.ServerCrash"]
     assert exit_code("fit", *options) == 0
     (warning,) = [line for line in capfd.readouterr().err.splitlines() if line.startswith("audio-lrp: warning")]
     server.start()
