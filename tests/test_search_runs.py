@@ -17,6 +17,7 @@ import yaml
 from command_line import exit_code, tiny_run, wandb_records
 from fake_corpus import ToneCorpus
 from matplotlib.image import imread
+from waiting import wait_until
 
 from audio_lrp.errors import UsageError, UserError
 from audio_lrp.search import worker
@@ -188,11 +189,11 @@ def test_killed_worker_and_stopped_sweep(corpus: Path) -> None:
     command = [sys.executable, "-m", "audio_lrp", "sweep", "levels.yaml", "--workers", "2"]
     sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     folder = Path("runs/sweeps/levels")
-    wait_for(lambda: list(folder.glob("trial-*/*/config.yaml")))
+    wait_until(lambda: list(folder.glob("trial-*/*/config.yaml")))
     killed = int(next(folder.glob("worker-*.log")).stem.rpartition("-")[2])
     os.kill(killed, signal.SIGKILL)
-    wait_for(lambda: len(list(folder.glob("worker-*.log"))) == 3)  # another takes its place
-    wait_for(lambda: len(list(folder.glob("trial-*"))) >= 5)
+    wait_until(lambda: len(list(folder.glob("worker-*.log"))) == 3)  # another takes its place
+    wait_until(lambda: len(list(folder.glob("trial-*"))) >= 5)
     sweep.send_signal(signal.SIGINT)
     output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
@@ -205,10 +206,3 @@ def test_killed_worker_and_stopped_sweep(corpus: Path) -> None:
     assert sorted(float(row[LEVEL]) for row in rows) == levels
     assert {row["state"] for row in rows} == {"complete"}
     assert len(list(folder.glob("trial-*"))) > len(levels)  # those of the dead and the stopped were begun anew
-
-
-def wait_for(condition: Any) -> None:
-    end = time.monotonic() + 120
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.1)

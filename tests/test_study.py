@@ -24,6 +24,7 @@ import yaml
 from command_line import exit_code
 from fake_corpus import ToneCorpus
 from torch import nn
+from waiting import wait_until
 
 from audio_lrp.names import BUDGETS
 from audio_lrp.saved_network import load_network
@@ -572,13 +573,6 @@ class TestProcesses:
         holders = {json.loads(path.read_text())["process"] for path in study.rglob("claim-0001.json")}
         assert len(holders) == 2
         assert len(table(study, "accuracy")) == 2
-
-
-def wait_until(happened: Any, seconds: float = 120) -> None:
-    deadline = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < deadline
-        time.sleep(0.1)
 
 
 def trainings_of(study: Path) -> list[str]:
