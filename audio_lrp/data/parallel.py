@@ -65,7 +65,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item]) 
     loader = DataLoader(
         _Results(function, items),
         batch_size=BATCH,
-        collate_fn=_as_they_are,
+        collate_fn=list,
         worker_init_fn=_end_with_parent,
         generator=torch.Generator(),  # or a draw from the global one would change what is drawn later
         **_workers(len(items)),
@@ -90,7 +90,7 @@ def _workers(count: int) -> dict[str, Any]:
     can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
     if not can_fork or cores == 1 or count < WORTH_PROCESSES:
         return {"num_workers": 0}
-    each = max(1, BATCHES_IN_MEMORY // cores)
+    each = max(1, (BATCHES_IN_MEMORY - 1) // cores)  # the caller has a batch, too
     return {"num_workers": cores, "prefetch_factor": each, "multiprocessing_context": "fork"}
 
 
@@ -118,7 +118,3 @@ def _end_with_parent(_: int) -> None:
     """
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
     ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-
-
-def _as_they_are(results: list[Result]) -> list[Result]:
-    return results
