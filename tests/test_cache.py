@@ -7,6 +7,8 @@ import pickle
 import shutil
 import signal
 import time
+from collections.abc import Sequence
+from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
 from typing import Any
@@ -16,6 +18,7 @@ import numpy as np
 import pytest
 import scipy.io.wavfile
 import soundfile
+import soxr
 import torch
 from numpy.typing import NDArray
 from waiting import wait_until
@@ -23,7 +26,7 @@ from waiting import wait_until
 from audio_lrp.data import cache
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
-from audio_lrp.data.decode import decode, loudest_window
+from audio_lrp.data.decode import LONG, UnusableRecordingError, decode, decode_all, loudest_window
 from audio_lrp.data.fsdd import FSDD
 from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY, WORTH_PROCESSES, map_in_processes, map_in_threads
 from audio_lrp.errors import UserError
@@ -92,10 +95,40 @@ class TestDecoding:
         samples = decode(write(tmp_path / "tone.wav", tone(rate), rate, "FLOAT"))
         np.testing.assert_allclose(samples, tone(8000), atol=2e-6)
 
+    @pytest.mark.parametrize("rate", [48000, 44100, 16000, 11025, 22050, 192000, 4000, 1000])
+    def test_recordings_converted_together_are_as_each_by_itself_in_silence(self, tmp_path: Path, rate: int) -> None:
+        rng = np.random.default_rng(0)
+        lengths = [*rng.integers(1, 3 * rate // 2, 8), 2 * LONG]
+        loudness = 10 ** rng.uniform(-4, 0, len(lengths))  # a loud neighbour must not disturb a quiet one
+        recordings = [
+            noise(int(n), peak=float(peak), seed=i) for i, (n, peak) in enumerate(zip(lengths, loudness, strict=True))
+        ]
+        recordings[3] *= 0
+        paths = [write(tmp_path / f"{i}.wav", samples, rate, "FLOAT") for i, samples in enumerate(recordings)]
+        before = np.zeros(rate)
+        for samples, decoded in zip(recordings, decode_all(paths), strict=True):
+            in_silence = soxr.resample(np.concatenate([before, samples, before]), rate, 8000, quality="HQ")
+            expected = in_silence[8000 : 8000 + len(soxr.resample(samples, rate, 8000))]
+            assert isinstance(decoded, np.ndarray)
+            assert decoded.dtype == np.float32
+            np.testing.assert_allclose(decoded, expected, rtol=0, atol=1e-6 * np.abs(samples).max())
+
     def test_what_8_khz_cannot_hold_is_removed(self, tmp_path: Path) -> None:
         t = np.arange(24000) / 48000
         path = write(tmp_path / "high.wav", np.sin(2 * np.pi * 5000 * t) * np.sin(np.pi * t / 0.5) ** 4, 48000, "FLOAT")
         assert np.abs(decode(path)).max() < 1e-6
+
+    def test_recordings_of_all_kinds_come_in_their_order(self, tmp_path: Path) -> None:
+        rates = [48000, 8000, 16000, 48000, 16000]
+        paths = [write(tmp_path / f"{i}.wav", noise(rate // 10 + i, seed=i), rate) for i, rate in enumerate(rates)]
+        paths.insert(2, tmp_path / "broken.wav")
+        paths[2].write_bytes(b"no sound")
+        decoded = decode_all(paths)
+        assert isinstance(decoded.pop(2), UnusableRecordingError)
+        del paths[2]
+        for path, samples in zip(paths, decoded, strict=True):
+            assert isinstance(samples, np.ndarray)
+            np.testing.assert_allclose(samples, decode(path), rtol=0, atol=1e-6)
 
     def test_channels_are_averaged(self, tmp_path: Path) -> None:
         channels = np.stack([noise(100, seed=1), noise(100, seed=2)], axis=1)
@@ -257,15 +290,16 @@ class TestUnusableRecordings:
     def test_too_short_or_too_loud_to_resample(self, root: Path, bad: Path) -> None:
         for samples, problem in (
             (np.full(1, 0.1), "holds no samples"),
-            (np.tile([3e38, -3e38], 500), "holds samples far too loud to be sound"),
+            (np.full(500, -3e38), "holds samples far too loud to be sound"),
         ):
             write(bad, samples, rate=192_000, subtype="FLOAT")
             with pytest.raises(UserError, match=rf"bad.wav \({problem}\)"):
                 open_clips(root, [bad])
 
-    def test_absurd_sampling_rates_are_found(self, root: Path, bad: Path) -> None:
-        write(bad, noise(500), rate=1)
-        with pytest.raises(UserError, match=r"bad.wav \(its header gives a sampling rate of 1 Hz\)"):
+    @pytest.mark.parametrize("rate", [1, 1_999_999_973])
+    def test_absurd_sampling_rates_are_found(self, root: Path, bad: Path, rate: int) -> None:
+        write(bad, noise(500), rate)
+        with pytest.raises(UserError, match=rf"bad.wav \(its header gives a sampling rate of {rate} Hz\)"):
             open_clips(root, [bad])
 
     def test_all_are_counted_and_the_first_three_named(self, root: Path) -> None:
@@ -542,14 +576,22 @@ def map_on_all_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyP
 class TestMaps:
     @pytest.mark.parametrize("count", [0, 1, BATCH, BATCH * BATCHES_IN_MEMORY, 3 * BATCH * BATCHES_IN_MEMORY + 5])
     def test_results_come_in_order(self, count: int, map_on_all_cores: Any) -> None:
-        assert list(map_on_all_cores(lambda item: item * 2, range(count))) == list(range(0, 2 * count, 2))
+        doubled = map_on_all_cores(lambda items: [2 * item for item in items], range(count))
+        assert list(doubled) == list(range(0, 2 * count, 2))
+
+    def test_the_function_gets_a_batch_at_a_time(self, map_on_all_cores: Any) -> None:
+        assert list(map_on_all_cores(lambda items: [len(items)] * len(items), range(BATCH + 2))) == [BATCH] * BATCH + [
+            2,
+            2,
+        ]
 
     def test_results_wait_for_the_caller_in_bounded_number(self, map_on_all_cores: Any) -> None:
         begun = multiprocessing.get_context("fork").Value("q", 0)
 
-        def begin(_: int) -> None:
+        def begin(items: range) -> range:
             with begun.get_lock():
-                begun.value += 1
+                begun.value += len(items)
+            return items
 
         results = map_on_all_cores(begin, range(10 * BATCH * BATCHES_IN_MEMORY))
         next(results)
@@ -559,22 +601,22 @@ class TestMaps:
 
     def test_errors_reach_the_caller(self, map_on_all_cores: Any) -> None:
         with pytest.raises(ZeroDivisionError):
-            list(map_on_all_cores(lambda item: 1 // item, range(-3, 3)))
+            list(map_on_all_cores(lambda items: [1 // item for item in items], range(-3, 3)))
 
     def test_errors_keep_what_they_know(self, map_on_all_cores: Any, tmp_path: Path) -> None:
         with pytest.raises(FileNotFoundError) as caught:
-            list(map_on_all_cores(Path.stat, [tmp_path / "missing"]))
+            list(map_on_all_cores(partial(map, Path.stat), [tmp_path / "missing"]))
         assert caught.value.filename == str(tmp_path / "missing")
 
     def test_random_numbers_drawn_later_are_the_same(self, map_on_all_cores: Any) -> None:
         before = torch.get_rng_state()
-        list(map_on_all_cores(abs, range(100)))
+        list(map_on_all_cores(partial(map, abs), range(100)))
         assert torch.equal(torch.get_rng_state(), before)
 
 
 class TestMapInProcesses:
     def processes(self, count: int) -> set[int]:
-        return set(map_in_processes(lambda _: os.getpid(), range(count)))
+        return set(map_in_processes(_process, range(count)))
 
     def test_all_cores_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.cpu_count", lambda: 2)
@@ -620,10 +662,15 @@ class TestMapInProcesses:
             assert (shared.folder / file).read_bytes() == (alone.folder / file).read_bytes()
 
 
+def _process(items: Sequence[int]) -> list[int]:
+    """The process that works on each item."""
+    return [os.getpid() for _ in items]
+
+
 def _give_much(answers: Any) -> None:
     """Take a little of what two processes have to give, and say which they are."""
     with mock.patch("os.cpu_count", return_value=2):
-        results = map_in_processes(lambda _: (os.getpid(), bytes(100_000)), range(WORTH_PROCESSES))
+        results = map_in_processes(lambda items: [(os.getpid(), bytes(100_000)) for _ in items], range(WORTH_PROCESSES))
         answers.put({next(results)[0] for _ in range(2 * BATCH)})
         time.sleep(60)
 
@@ -639,4 +686,4 @@ def _runs(process: int) -> bool:
 def _work_in_processes(answers: Any) -> None:
     """Say which processes work where there are two cores."""
     with mock.patch("os.cpu_count", return_value=2):
-        answers.put(set(map_in_processes(lambda _: os.getpid(), range(WORTH_PROCESSES))))
+        answers.put(set(map_in_processes(_process, range(WORTH_PROCESSES))))

@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audio_lrp.data.decode import UnusableRecordingError, decode, loudest_window
+from audio_lrp.data.decode import UnusableRecordingError, decode_all, loudest_window
 from audio_lrp.data.fingerprint import content_key, recall, remember, stat_signature
 from audio_lrp.data.parallel import map_in_processes
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
@@ -26,7 +26,7 @@ LongClipPolicy = Literal["energy", "center", "error"]
 """Which second of a longer clip is used: the one with the most energy, the one in the middle, or none (an error)."""
 
 ENVIRONMENT_VARIABLE: Final = "AUDIO_LRP_CACHE"
-FORMAT: Final = f"2 {SAMPLE_RATE} Hz"  # to be changed whenever the same recordings would be packed differently
+FORMAT: Final = f"3 {SAMPLE_RATE} Hz"  # to be changed whenever the same recordings would be packed differently
 SAMPLES: Final = "samples.int16"
 INDEX: Final = "index.npy"
 NAMES: Final = "names.json"
@@ -236,7 +236,7 @@ def build(folder: Path, corpus_name: str, root: Path, paths: Sequence[Path], sig
         packed.mkdir()
         names = json.dumps([path.relative_to(root).as_posix() for path in paths])
         (packed / NAMES).write_text(names)
-        with (packed / SAMPLES).open("wb") as samples, (packed / INDEX).open("wb") as index:
+        with (packed / SAMPLES).open("wb", buffering=2**20) as samples, (packed / INDEX).open("wb") as index:
             np.save(index, pack(corpus_name, paths, samples))
             for file in (samples, index):
                 file.flush()
@@ -259,7 +259,7 @@ def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> NDArray[np.
     """
     index = np.zeros(len(paths), dtype=CLIP)
     unusable: list[str] = []
-    clips = map_in_processes(pack_clip, paths)
+    clips = map_in_processes(pack_clips, paths)
     for i, clip in enumerate(tqdm(clips, f"packing {corpus_name}", total=len(paths), unit="clip", delay=1)):
         if isinstance(clip, UnusableRecordingError):
             unusable.append(f"{paths[i]} ({clip})")
@@ -276,13 +276,13 @@ def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> NDArray[np.
     return index
 
 
-def pack_clip(path: Path) -> tuple[NDArray[np.int16], float] | UnusableRecordingError:
-    """Decode a recording to int16 samples [n] that use the whole range, and the factor that restores int16 scale."""
-    try:
-        samples = decode(path)
-    except UnusableRecordingError as error:
-        return error
-    peak = float(np.abs(samples).max())
-    if peak == 0:
-        return np.zeros(len(samples), dtype=np.int16), 0.0
-    return np.rint(np.divide(samples, peak, dtype=np.float64) * 32767).astype("<i2"), peak * 32768 / 32767
+def pack_clips(paths: Sequence[Path]) -> Iterator[tuple[NDArray[np.int16], float] | UnusableRecordingError]:
+    """Decode recordings to int16 samples [n] that use the whole range, and the factors that restore int16 scale."""
+    for samples in decode_all(paths):
+        if isinstance(samples, UnusableRecordingError):
+            yield samples
+        elif (peak := float(np.abs(samples).max())) == 0:
+            yield np.zeros(len(samples), dtype=np.int16), 0.0
+        else:
+            integers = np.rint(np.divide(samples, peak, dtype=np.float64) * 32767).astype("<i2")
+            yield integers, peak * 32768 / 32767

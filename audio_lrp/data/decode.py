@@ -1,7 +1,9 @@
 """Decoding one recording to mono samples at 8 kHz."""
 
+import math
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,7 +15,15 @@ from numpy.typing import NDArray
 from audio_lrp.data.representation import SAMPLE_RATE
 
 LOWEST_RATE: Final = 1000
+HIGHEST_RATE: Final = 1_000_000
+LOUDEST: Final = 1e30
+"""Peak above which the arithmetic of single precision might overflow; full scale is 1."""
+
+LONG: Final = 2**17
+"""Samples from which on a recording gains nothing by being converted together with others."""
+
 _BLOCK: Final = 2**16
+_SILENCE: Final = 256  # samples at the lower of the two rates
 
 
 class UnusableRecordingError(Exception):
@@ -30,17 +40,60 @@ def decode(path: Path) -> NDArray[np.float32]:
         Samples [N], full scale 1.
 
     Raises:
-        UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that are not numbers.
+        UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that no sound has.
     """
-    samples, rate = read_mono(path)
+    (decoded,) = decode_all([path])
+    if isinstance(decoded, UnusableRecordingError):
+        raise decoded
+    return decoded
+
+
+def decode_all(paths: Sequence[Path]) -> list[NDArray[np.float32] | UnusableRecordingError]:
+    """Read recordings like :func:`decode`, in less time; a recording that cannot be used is the reason why."""
+    decoded: dict[int, NDArray[np.float32] | UnusableRecordingError] = {}
+    short: defaultdict[int, dict[int, NDArray[np.float32]]] = defaultdict(dict)
+    for position, path in enumerate(paths):
+        try:
+            samples, rate = read_mono(path)
+        except UnusableRecordingError as error:
+            decoded[position] = error
+            continue
+        if len(samples) > LONG:  # at once: all of them together might not fit into memory
+            (decoded[position],) = _convert([samples], rate)
+        else:
+            short[rate][position] = samples
+    for rate, recordings in short.items():
+        decoded.update(zip(recordings, _convert([*recordings.values()], rate), strict=True))
+    return [decoded[position] for position in range(len(paths))]
+
+
+def _convert(recordings: list[NDArray[np.float32]], rate: int) -> list[NDArray[np.float32] | UnusableRecordingError]:
+    """Convert recordings [n] of one rate to 8 kHz.
+
+    Half the time that soxr takes for a second of sound it spends on making its filter. The recordings are therefore
+    joined, with more silence before each than the filter is long, and each scaled to the same peak, so that a loud
+    one's rounding errors do not reach a quiet one. Without silence before it, soxr makes a recording's first samples
+    wrong by up to a hundredth of its peak.
+    """
     if rate == SAMPLE_RATE:
-        return samples
-    samples = np.asarray(soxr.resample(samples, rate, SAMPLE_RATE, quality="HQ"), dtype=np.float32)
-    if not len(samples):
-        raise UnusableRecordingError("holds no samples")
-    if not np.isfinite(samples).all():  # float samples near the largest number overflow in the filter
-        raise UnusableRecordingError("holds samples far too loud to be sound")
-    return samples
+        return [*recordings]
+    period = rate // math.gcd(rate, SAMPLE_RATE)  # every so many samples, one falls upon a sample at 8 kHz
+    silence = math.ceil(_SILENCE * max(1, rate / SAMPLE_RATE) / period) * period
+    room = [silence + math.ceil(len(samples) / period) * period for samples in recordings]
+    starts = silence + np.cumsum(room) - room
+    peaks = [_peak(samples) for samples in recordings]
+    joined = np.zeros(sum(room), dtype=np.float32)
+    for samples, start, peak in zip(recordings, starts, peaks, strict=True):
+        np.divide(samples, peak or 1, out=joined[start : start + len(samples)])
+    converted = soxr.resample(joined, rate, SAMPLE_RATE, quality="HQ")
+    results: list[NDArray[np.float32] | UnusableRecordingError] = []
+    for samples, start, peak in zip(recordings, starts * SAMPLE_RATE // rate, peaks, strict=True):
+        length = (2 * len(samples) * SAMPLE_RATE + rate) // (2 * rate)  # rounded, as soxr does
+        if length:
+            results.append(converted[start : start + length] * peak)  # silence is exactly 0 again
+        else:
+            results.append(UnusableRecordingError("holds no samples"))
+    return results
 
 
 def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
@@ -50,7 +103,7 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         Samples [N], full scale 1, and their rate in Hz.
 
     Raises:
-        UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that are not numbers.
+        UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that no sound has.
     """
     try:
         with soundfile.SoundFile(path) as file:
@@ -61,7 +114,7 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
         empty = path.stat().st_size == 0
         reason = "an empty file" if empty else f"not readable as audio: {error.error_string.rstrip('.')}"
         raise UnusableRecordingError(reason) from error
-    if rate < LOWEST_RATE:  # a damaged header: converting 1 Hz to 8 kHz would need gigabytes
+    if not LOWEST_RATE <= rate <= HIGHEST_RATE:  # a damaged header: to convert 1 Hz or 1 GHz would take gigabytes
         raise UnusableRecordingError(f"its header gives a sampling rate of {rate} Hz")
     missing = missing_bytes(header)
     if promised > 0:
@@ -72,11 +125,19 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     channels = blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
     mono = channels.shape[1] == 1
     samples: NDArray[np.float32] = channels[:, 0] if mono else channels.mean(axis=1, dtype=np.float32)
-    if not np.isfinite(samples).all():
-        raise UnusableRecordingError("holds samples that are infinite or not a number")
     if not len(samples):
         raise UnusableRecordingError("holds no samples")
+    peak = _peak(samples)
+    if not np.isfinite(peak):
+        raise UnusableRecordingError("holds samples that are infinite or not a number")
+    if peak > LOUDEST:
+        raise UnusableRecordingError("holds samples far too loud to be sound")
     return samples, rate
+
+
+def _peak(samples: NDArray[np.float32]) -> np.float32:
+    """The largest absolute value of samples [N], not a number where one of them is none."""
+    return max(samples.max(), -samples.min())
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
@@ -85,7 +146,10 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
     dtype = "int16" if file.subtype == "PCM_16" else "float32"
     while True:
         block = file.read(_BLOCK, dtype=dtype, always_2d=True)
-        yield np.multiply(block, np.float32(2**-15), dtype=np.float32) if dtype == "int16" else block
+        if dtype == "int16":
+            block = block.astype(np.float32)
+            block *= np.float32(2**-15)
+        yield block
         if len(block) < _BLOCK:
             return
 

@@ -5,7 +5,7 @@ import contextlib
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from operator import attrgetter
 from pathlib import Path
@@ -51,12 +51,23 @@ def content_key(root: Path, paths: Sequence[Path], version: str) -> str:
         UserError: a file cannot be read.
     """
     try:
-        # Processors have instructions for SHA-256: with them it takes a third less than BLAKE2.
-        hashes = map_in_threads(lambda path: hashlib.sha256(path.read_bytes()).hexdigest(), paths)
+        hashes = map_in_threads(_hash_files, paths)
         contents = list(tqdm(hashes, "checking recordings", total=len(paths), unit="file", delay=1))
     except OSError as error:
         raise unreadable(error) from error
     return digest([version, *(path.relative_to(root).as_posix() for path in paths), *contents])
+
+
+def _hash_files(paths: Sequence[Path]) -> Iterator[str]:
+    """A hash of each file's content."""
+    buffer = memoryview(bytearray(2**18))  # one for all: fresh memory takes as long as reading
+    for path in paths:
+        # Processors have instructions for SHA-256: with them it takes a third less than BLAKE2.
+        digest_of_file = hashlib.sha256()
+        with path.open("rb", buffering=0) as file:
+            while size := file.readinto(buffer):
+                digest_of_file.update(buffer[:size])
+        yield digest_of_file.hexdigest()
 
 
 def recall(folder: Path, signature: str) -> str | None:

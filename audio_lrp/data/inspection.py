@@ -4,6 +4,7 @@ import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -109,7 +110,7 @@ def clipped_samples(samples: NDArray[np.float32]) -> int:
 
 def listen_to_all(recordings: Sequence[Recording]) -> list[Sound | str]:
     """Measure recordings on all cores."""
-    sounds = map_in_processes(listen, [recording.path for recording in recordings])
+    sounds = map_in_processes(partial(map, listen), [recording.path for recording in recordings])
     return list(tqdm(sounds, "listening", total=len(recordings), unit="clip", dynamic_ncols=True))
 
 

@@ -5,7 +5,7 @@ import multiprocessing
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -16,22 +16,24 @@ from torch.utils.data import DataLoader, Dataset
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BATCH: Final = 16
+BATCH: Final = 64
 """Items that a thread or process takes at once: a task of its own for each would cost as much as a small file."""
 
-BATCHES_IN_MEMORY: Final = 16
+BATCHES_IN_MEMORY: Final = 8
+
+_KEPT: Final = 2**25  # bytes, the most that every C library accepts
 
 WORTH_PROCESSES: Final = 1000
 """Items from which on processes pay, which take a tenth of a second to start."""
 
 
-def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Apply a function to all items in threads, as many as there are cores.
+def map_in_threads(function: Callable[[Sequence[Item]], Iterable[Result]], items: Sequence[Item]) -> Iterator[Result]:
+    """Apply a function to all items, batch by batch, in threads, as many as there are cores.
 
     Threads are enough for functions that spend their time in a library that releases Python's lock, as hashing does.
 
     Args:
-        function: what to apply.
+        function: what to apply; it gets up to `BATCH` items and gives a result for each.
         items: what to apply it to; at most `BATCH` x `BATCHES_IN_MEMORY` results wait for the caller.
 
     Yields:
@@ -39,7 +41,7 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
     """
 
     def apply(start: int) -> list[Result]:
-        return [function(item) for item in items[start : start + BATCH]]
+        return [*function(items[start : start + BATCH])]
 
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         for group in range(0, len(items), BATCH * BATCHES_IN_MEMORY):
@@ -48,15 +50,15 @@ def map_in_threads(function: Callable[[Item], Result], items: Sequence[Item]) ->
                 yield from results
 
 
-def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-    """Apply a function to all items in processes, as many as there are cores.
+def map_in_processes(function: Callable[[Sequence[Item]], Iterable[Result]], items: Sequence[Item]) -> Iterator[Result]:
+    """Apply a function to all items, batch by batch, in processes, as many as there are cores.
 
     Resampling keeps Python's lock, and decoding takes it up and drops it so often that threads stand in each other's
     way. The processes are those of a :class:`~torch.utils.data.DataLoader`, and end when the one that started them
     is killed. Few items are worked on where they are, and all are where processes cannot be forked.
 
     Args:
-        function: what to apply.
+        function: what to apply; it gets up to `BATCH` items and gives a result for each.
         items: what to apply it to; at most about `BATCH` x `BATCHES_IN_MEMORY` results wait for the caller.
 
     Yields:
@@ -66,7 +68,7 @@ def map_in_processes(function: Callable[[Item], Result], items: Sequence[Item]) 
         _Results(function, items),
         batch_size=BATCH,
         collate_fn=list,
-        worker_init_fn=_end_with_parent,
+        worker_init_fn=_prepare_process,
         generator=torch.Generator(),  # or a draw from the global one would change what is drawn later
         **_workers(len(items)),
     )
@@ -97,24 +99,30 @@ def _workers(count: int) -> dict[str, Any]:
 class _Results(Dataset[Any]):
     """Results of a function, computed when they are asked for."""
 
-    def __init__(self, function: Callable[[Item], Result], items: Sequence[Item]) -> None:
-        self.function: Callable[[Any], Any] = function
+    def __init__(self, function: Callable[[Sequence[Item]], Iterable[Result]], items: Sequence[Item]) -> None:
+        self.function: Callable[[Any], Iterable[Any]] = function
         self.items = items
 
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, index: int) -> Any:
+    def __getitems__(self, indices: list[int]) -> list[Any]:
         try:
-            return self.function(self.items[index])
+            return [*self.function(self.items[indices[0] : indices[-1] + 1])]
         except Exception as error:
-            return _Failure(error)
+            return [_Failure(error)]
 
 
-def _end_with_parent(_: int) -> None:
-    """Have the kernel kill this process when its parent ends.
+def _prepare_process(_: int) -> None:
+    """Have the kernel kill this process when its parent ends, and the process keep the memory it gets.
 
-    DataLoader's processes look out for that themselves, but wait for ever for somebody to take what they have to give.
+    DataLoader's processes look out for their parent themselves, but wait for ever for somebody to take what they have
+    to give. The C library gives back the memory of every array of a recording and asks for it anew, which takes as
+    long as reading the file.
     """
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
+    c_library = ctypes.CDLL(None)
+    c_library.prctl(set_parent_death_signal, signal.SIGKILL)
+    c_library.mallopt(trim_threshold, _KEPT)
+    c_library.mallopt(mmap_threshold, _KEPT)
