@@ -13,6 +13,7 @@ from optuna.trial import TrialState
 from audio_lrp.errors import UserError
 from audio_lrp.search.hyperband import HyperbandPruner, make_hyperband
 from audio_lrp.search.parameters import Parameter, make_parameter
+from audio_lrp.search.pictures import Line, comparison_chart
 from audio_lrp.search.sweep_file import make_sweep, read_sweep
 
 SWEEP: dict[str, Any] = {
@@ -262,3 +263,17 @@ def stops(
     own = history[reached[-1] - 1] if strict else (max if larger else min)(history)
     better = sum(value > own if larger else value < own for value in competitors)
     return better > len(competitors) // eta
+
+
+class TestPictures:
+    def test_a_single_parameters_choices_are_compared(self) -> None:
+        tried = [(True, 0.4, False), (True, 0.6, False), (1, 0.9, False), (1, 0.2, True), ("slow", 0.1, True)]
+        lines = [Line({"model.mixup": choice}, value, pruned) for choice, value, pruned in tried]
+        (axes,) = comparison_chart(lines, "model.mixup", ["slow", True, 1, "never tried"], "val/accuracy").axes
+        rows = dict(zip(axes.get_yticks(), [label.get_text() for label in axes.get_yticklabels()], strict=True))
+        assert [rows[place] for place in sorted(rows, reverse=True)] == ["slow", "True", "1"]
+        bars = {rows[round(bar.get_y() + bar.get_height() / 2)]: bar.get_width() for bar in axes.patches}
+        assert bars == pytest.approx({"True": 0.5, "1": 0.9})
+        dots = {(rows[dot.get_ydata()[0]], dot.get_xdata()[0], dot.get_color()) for dot in axes.lines}
+        complete, pruned = "#0072b2", "0.6"
+        assert dots == {(str(choice), value, pruned if stopped else complete) for choice, value, stopped in tried}

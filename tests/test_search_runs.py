@@ -109,7 +109,7 @@ def test_from_start_to_end(corpus: Path, capsys: pytest.CaptureFixture[str]) -> 
     assert again == yaml.safe_load(best.read_text())
     assert again["trainer"]["callbacks"][0]["init_args"]["level"] == 0.75
     assert again["run"] == {"root": "runs", "experiment": None, "test_after_fit": False, "artifacts": None}
-    assert imread(folder / "parallel_coordinates.png").ndim == 3
+    assert imread(folder / "comparison.png").ndim == 3
 
     # W&B has the trials in one group; a pruned one has not failed.
     records = [wandb_records(next(folder.glob(f"{name}/*"))) for name in ("trial-001", "trial-002")]

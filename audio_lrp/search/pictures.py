@@ -100,6 +100,37 @@ def parallel_coordinates(
     return figure
 
 
+def comparison_chart(lines: Sequence[Line], name: str, choices: Sequence[Any], metric: str) -> Figure:
+    """What the metric came to with each choice of the only parameter, as bars; with several trials their mean.
+
+    Args:
+        lines: the trials; at least one.
+        name: the parameter.
+        choices: its values, in the order from top to bottom; those that no trial had are left out.
+        metric: name of the metric.
+
+    Returns:
+        The figure: one dot for each trial, those of pruned ones grey and not in the mean.
+    """
+    trials = {str(choice): [line for line in lines if str(line.point[name]) == str(choice)] for choice in choices}
+    rows = [(text, tried) for text, tried in trials.items() if tried][::-1]  # axes grow upwards
+    figure = Figure(figsize=(8.0, 1.4 + 0.4 * len(rows)), dpi=_DPI, layout="constrained")
+    axes = figure.add_subplot()
+    for place, (_, tried) in enumerate(rows):
+        complete = [line.value for line in tried if not line.pruned]
+        if complete:
+            mean = float(np.mean(complete))
+            axes.barh(place, mean, color="#56b4e9", height=0.65)
+            axes.text(max(0.0, *complete), place, f"  {mean:.4g}", va="center")
+        for line in tried:
+            axes.plot(line.value, place, "o", color="0.6" if line.pruned else "#0072b2", markersize=4)
+    axes.set_yticks(range(len(rows)), [text for text, _ in rows])
+    axes.margins(x=0.16)  # room for the numbers
+    axes.set(xlabel=metric, ylim=(-0.6, len(rows) - 0.4))
+    axes.set_title(f"{metric} with each {short_name(name)}, {len(lines)} trials")
+    return figure
+
+
 class _Axis:
     """Where the values of one parameter lie between 0 and 1, and what is written there."""
 

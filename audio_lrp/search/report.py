@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: a table of its trials, the best one's configuration, and two pictures."""
+"""What a sweep leaves behind: a table of its trials, the best one's configuration, and pictures."""
 
 import csv
 import statistics
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import optuna
 from matplotlib.figure import Figure
+from optuna.distributions import CategoricalDistribution
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_lrp import __version__
 from audio_lrp.errors import UserError
 from audio_lrp.search.options import printed_config
-from audio_lrp.search.pictures import Line, importance_chart, parallel_coordinates, short_name
+from audio_lrp.search.pictures import Line, comparison_chart, importance_chart, parallel_coordinates, short_name
 from audio_lrp.search.study import latest
 from audio_lrp.search.sweep_file import Sweep
 from audio_lrp.search.worker import FAILURE, PARAMETERS
@@ -26,7 +27,10 @@ _MOST_FAILURES = 5
 
 
 def write_report(study: optuna.Study, sweep: Sweep, folder: Path) -> str:
-    """Write ``trials.csv``, ``best.yaml``, ``importance.png`` and ``parallel_coordinates.png`` into a sweep's folder.
+    """Write a table of the trials, the best one's configuration and pictures into a sweep's folder.
+
+    The files are ``trials.csv``, ``best.yaml``, ``importance.png`` and ``parallel_coordinates.png``; where a single
+    parameter is tried choice by choice, ``comparison.png`` in the pictures' place.
 
     Args:
         study: the sweep's study, with no trial running.
@@ -103,6 +107,10 @@ def _figures(
     judged = [trial for trial in (*complete, *pruned) if trial.value is not None]
     lines = [Line(trial.user_attrs[PARAMETERS], _value(trial), trial.state == TrialState.PRUNED) for trial in judged]
     figures = {}
+    if len(varied) == 1:
+        ((name, parameter),) = varied.items()
+        if isinstance(parameter.variable, CategoricalDistribution):
+            return {"comparison": comparison_chart(lines, name, parameter.grid or (), sweep.metric)}
     if varied:
         figures["parallel_coordinates"] = parallel_coordinates(lines, varied, sweep.metric, sweep.maximize)
     if varied and len(judged) >= _FEWEST:
