@@ -40,7 +40,7 @@ def write_checkpoint() -> None:
 
 
 def test_what_is_shipped() -> None:
-    kinds = {f"{network}{kind}.yaml" for network in NETWORKS for kind in ("", "_faithfulness", "_folds")}
+    kinds = {f"{network}{kind}.yaml" for network in NETWORKS for kind in ("", "_ablation", "_faithfulness", "_folds")}
     assert {path.name for path in PATHS} == {*kinds, "composites.yaml"}
 
 
@@ -60,7 +60,7 @@ def test_every_point_is_a_valid_command(path: Path, capsys: pytest.CaptureFixtur
             text = printed_config(command[2:])
         config = yaml.safe_load(text)
         assert config["data"]["init_args"]["root"] == "my corpus"
-        for name, value in point.items():
+        for name, value in settings(point):
             assert nested(config, name) == value
 
 
@@ -94,6 +94,13 @@ def test_faithfulness_is_constrained(network: str, capsys: pytest.CaptureFixture
     assert last["class_path"] == "audio_lrp.callbacks.LRPCallback"
     assert (last["init_args"]["required_accuracy"], last["init_args"]["every_n_epochs"]) == (0.9, 1)
     assert sweep.metric == "lrp/srg_constrained"
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_an_ablation_leaves_out_everything_once(network: str) -> None:
+    sweep = make_sweep(read_sweep(FOLDER / f"{network}_ablation.yaml"))
+    shipped = {name for name in shipped_configs() if name.startswith("ablation/")}
+    assert {point["config"] for point in sweep.grid or ()} == shipped
 
 
 @pytest.mark.parametrize("network", NETWORKS)
@@ -142,6 +149,24 @@ def sample(parameter: Parameter, generator: random.Random) -> Any:
     if parameter.grid is not None:
         return generator.choice(parameter.grid)
     return parameter.value(generator.uniform(parameter.variable.low, parameter.variable.high))
+
+
+def settings(point: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The values that a point sets, by dotted names; those in a configuration file that it names, too."""
+    for name, value in point.items():
+        if name == "config":
+            yield from leaves(yaml.safe_load(shipped_configs()[value].read_text()))
+        else:
+            yield name, value
+
+
+def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Numbers of a configuration by their dotted names; classes and lists are completed on their way."""
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{key}.")
+        elif isinstance(value, (int, float)):
+            yield f"{prefix}{key}", value
 
 
 def agents_command(command: list[Any], point: dict[str, Any]) -> list[str]:
