@@ -1,6 +1,7 @@
 """The packed cache: exact content, keyed by content, built once, rebuilt when damaged."""
 
 import json
+import math
 import multiprocessing
 import os
 import pickle
@@ -11,6 +12,7 @@ from collections.abc import Sequence
 from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 from unittest import mock
 
@@ -26,9 +28,18 @@ from waiting import wait_until
 from audio_lrp.data import cache
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
-from audio_lrp.data.decode import LONG, UnusableRecordingError, decode, decode_all, loudest_window
+from audio_lrp.data.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
+from audio_lrp.data.fingerprint import content_key
 from audio_lrp.data.fsdd import FSDD
-from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY, WORTH_PROCESSES, map_in_processes, map_in_threads
+from audio_lrp.data.parallel import (
+    BATCH,
+    BATCHES_IN_MEMORY,
+    WORTH_PROCESSES,
+    _workers,
+    map_in_processes,
+    map_in_threads,
+)
+from audio_lrp.data.representation import Spectrogram, Waveform
 from audio_lrp.errors import UserError
 
 Samples = NDArray[np.floating[Any]]
@@ -95,10 +106,10 @@ class TestDecoding:
         samples = decode(write(tmp_path / "tone.wav", tone(rate), rate, "FLOAT"))
         np.testing.assert_allclose(samples, tone(8000), atol=2e-6)
 
-    @pytest.mark.parametrize("rate", [48000, 44100, 16000, 11025, 22050, 192000, 4000, 1000])
+    @pytest.mark.parametrize("rate", [48000, 44100, 16000, 11025, 22050, 192000, 4000, 1000, 11111, 22254, 15999])
     def test_recordings_converted_together_are_as_each_by_itself_in_silence(self, tmp_path: Path, rate: int) -> None:
         rng = np.random.default_rng(0)
-        lengths = [*rng.integers(1, 3 * rate // 2, 8), 2 * LONG]
+        lengths = rng.integers(1, 3 * rate // 2, 40)
         loudness = 10 ** rng.uniform(-4, 0, len(lengths))  # a loud neighbour must not disturb a quiet one
         recordings = [
             noise(int(n), peak=float(peak), seed=i) for i, (n, peak) in enumerate(zip(lengths, loudness, strict=True))
@@ -123,7 +134,7 @@ class TestDecoding:
         paths = [write(tmp_path / f"{i}.wav", noise(rate // 10 + i, seed=i), rate) for i, rate in enumerate(rates)]
         paths.insert(2, tmp_path / "broken.wav")
         paths[2].write_bytes(b"no sound")
-        decoded = decode_all(paths)
+        decoded = [*decode_all(paths)]
         assert isinstance(decoded.pop(2), UnusableRecordingError)
         del paths[2]
         for path, samples in zip(paths, decoded, strict=True):
@@ -291,10 +302,17 @@ class TestUnusableRecordings:
         for samples, problem in (
             (np.full(1, 0.1), "holds no samples"),
             (np.full(500, -3e38), "holds samples far too loud to be sound"),
+            (np.full(500, 1.1e10), "holds samples far too loud to be sound"),
         ):
             write(bad, samples, rate=192_000, subtype="FLOAT")
             with pytest.raises(UserError, match=rf"bad.wav \({problem}\)"):
                 open_clips(root, [bad])
+
+    def test_the_loudest_that_is_taken_can_be_seen(self, root: Path) -> None:
+        path = write(root / "loud.wav", noise(8000, peak=0.99 * LOUDEST), subtype="FLOAT")
+        (clip,), _ = open_clips(root, [path]).gather(np.array([0]), "energy")
+        for representation in (Waveform(), Spectrogram()):
+            assert representation(torch.from_numpy(clip)[None]).isfinite().all()
 
     @pytest.mark.parametrize("rate", [1, 1_999_999_973])
     def test_absurd_sampling_rates_are_found(self, root: Path, bad: Path, rate: int) -> None:
@@ -391,6 +409,13 @@ class TestKeys:
         paths[0].touch()
         open_clips(root, paths)
         assert len(rebuilds) == 1
+
+    def test_a_change_at_the_end_of_a_long_recording_is_seen(self, root: Path) -> None:
+        path = root / "long.wav"
+        path.write_bytes(bytes(600_000))
+        before = content_key(root, [path], "1")
+        path.write_bytes(bytes(599_999) + b"\1")
+        assert content_key(root, [path], "1") != before
 
     def test_recordings_that_change_while_they_are_read(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paths = some_recordings(root)
@@ -568,7 +593,7 @@ class TestProcesses:
 @pytest.fixture(params=[map_in_threads, map_in_processes])
 def map_on_all_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both maps, the second of them really in two processes, however few the items and the cores."""
-    monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 0)
+    monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 1)
     monkeypatch.setattr("os.cpu_count", lambda: 2)
     return request.param
 
@@ -614,9 +639,28 @@ class TestMaps:
         assert torch.equal(torch.get_rng_state(), before)
 
 
+def test_as_many_threads_as_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: BATCHES_IN_MEMORY + 4)
+    together = Barrier(BATCHES_IN_MEMORY + 4)  # nobody gets through unless all are there
+
+    def meet(items: range) -> range:
+        together.wait(timeout=30)
+        return items
+
+    count = BATCH * (BATCHES_IN_MEMORY + 4)
+    assert list(map_in_threads(meet, range(count))) == list(range(count))
+
+
 class TestMapInProcesses:
     def processes(self, count: int) -> set[int]:
         return set(map_in_processes(_process, range(count)))
+
+    @pytest.mark.parametrize("cores", [3, BATCHES_IN_MEMORY + 4, 1000])
+    def test_no_more_processes_than_batches(self, monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
+        monkeypatch.setattr("os.cpu_count", lambda: cores)
+        workers = _workers(WORTH_PROCESSES)
+        assert workers["num_workers"] == min(cores, math.ceil(WORTH_PROCESSES / BATCH))
+        assert workers["num_workers"] * workers["prefetch_factor"] < max(BATCHES_IN_MEMORY, cores + 1)
 
     def test_all_cores_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("os.cpu_count", lambda: 2)
@@ -653,9 +697,11 @@ class TestMapInProcesses:
         wait_until(lambda: not any(map(_runs, workers)), seconds=10)
 
     def test_packing_is_the_same(self, root: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-        paths = some_recordings(root)
+        paths = some_recordings(root, 2 * BATCH + 1)
+        for number in (0, BATCH, 2 * BATCH):  # one of them in each batch
+            write(paths[number], noise(30_000, seed=number), 48_000)
         alone = PackedClips.open("Test", root, paths, tmp_path / "alone")
-        monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 0)
+        monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 1)
         monkeypatch.setattr("os.cpu_count", lambda: 2)
         shared = PackedClips.open("Test", root, paths, tmp_path / "shared")
         for file in (SAMPLES, INDEX, NAMES):

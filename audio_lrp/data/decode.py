@@ -2,8 +2,8 @@
 
 import math
 import re
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Final
 
@@ -16,14 +16,13 @@ from audio_lrp.data.representation import SAMPLE_RATE
 
 LOWEST_RATE: Final = 1000
 HIGHEST_RATE: Final = 1_000_000
-LOUDEST: Final = 1e30
-"""Peak above which the arithmetic of single precision might overflow; full scale is 1."""
-
-LONG: Final = 2**17
-"""Samples from which on a recording gains nothing by being converted together with others."""
+LOUDEST: Final = 1e10
+"""Peak beyond which the power of a spectrum would overflow in single precision; full scale is 1."""
 
 _BLOCK: Final = 2**16
+_JOINED: Final = 2**21  # samples that are converted together, unless a single recording is longer
 _SILENCE: Final = 256  # samples at the lower of the two rates
+_SIMPLE: Final = 1000  # steps of a sample at 8 kHz; up to here the error does not grow along the signal (measured)
 
 
 class UnusableRecordingError(Exception):
@@ -48,52 +47,74 @@ def decode(path: Path) -> NDArray[np.float32]:
     return decoded
 
 
-def decode_all(paths: Sequence[Path]) -> list[NDArray[np.float32] | UnusableRecordingError]:
-    """Read recordings like :func:`decode`, in less time; a recording that cannot be used is the reason why."""
-    decoded: dict[int, NDArray[np.float32] | UnusableRecordingError] = {}
-    short: defaultdict[int, dict[int, NDArray[np.float32]]] = defaultdict(dict)
-    for position, path in enumerate(paths):
+def decode_all(paths: Iterable[Path]) -> Iterator[NDArray[np.float32] | UnusableRecordingError]:
+    """Read recordings like :func:`decode`, in less time where several of the same rate follow one another.
+
+    Args:
+        paths: the recordings; some seconds of them are in memory at a time.
+
+    Yields:
+        Samples [N] of each, or the reason why it cannot be used.
+    """
+    waiting: list[NDArray[np.float32]] = []
+    waiting_rate = SAMPLE_RATE
+    for path in paths:
         try:
             samples, rate = read_mono(path)
         except UnusableRecordingError as error:
-            decoded[position] = error
+            yield from _convert(waiting, waiting_rate)
+            waiting = []
+            yield error
             continue
-        if len(samples) > LONG:  # at once: all of them together might not fit into memory
-            (decoded[position],) = _convert([samples], rate)
-        else:
-            short[rate][position] = samples
-    for rate, recordings in short.items():
-        decoded.update(zip(recordings, _convert([*recordings.values()], rate), strict=True))
-    return [decoded[position] for position in range(len(paths))]
+        if rate != waiting_rate or sum(map(len, waiting)) + len(samples) > _JOINED:
+            yield from _convert(waiting, waiting_rate)
+            waiting = []
+        waiting.append(samples)
+        waiting_rate = rate
+    yield from _convert(waiting, waiting_rate)
 
 
-def _convert(recordings: list[NDArray[np.float32]], rate: int) -> list[NDArray[np.float32] | UnusableRecordingError]:
+def _convert(
+    recordings: list[NDArray[np.float32]], rate: int
+) -> Iterator[NDArray[np.float32] | UnusableRecordingError]:
     """Convert recordings [n] of one rate to 8 kHz.
 
-    Half the time that soxr takes for a second of sound it spends on making its filter. The recordings are therefore
-    joined, with more silence before each than the filter is long, and each scaled to the same peak, so that a loud
-    one's rounding errors do not reach a quiet one. Without silence before it, soxr makes a recording's first samples
-    wrong by up to a hundredth of its peak.
+    Nearly half the time that soxr takes for a short recording it spends on making its filter: recordings are joined.
+    Where the two rates have no simple ratio, soxr rounds its step, and what comes late in a long signal would be off.
     """
     if rate == SAMPLE_RATE:
-        return [*recordings]
+        yield from recordings
+    elif SAMPLE_RATE // math.gcd(rate, SAMPLE_RATE) <= _SIMPLE:
+        yield from _resample(recordings, rate)
+    else:
+        for samples in recordings:
+            yield from _resample([samples], rate)
+
+
+def _resample(
+    recordings: list[NDArray[np.float32]], rate: int
+) -> Iterator[NDArray[np.float32] | UnusableRecordingError]:
+    """Resample recordings [n] to 8 kHz as one signal, with more silence before each than the filter is long.
+
+    Each is scaled to the same peak, so that a loud one's rounding errors do not reach a quiet one. Without silence
+    before it, soxr makes a recording's first samples wrong by up to a hundredth of its peak.
+    """
     period = rate // math.gcd(rate, SAMPLE_RATE)  # every so many samples, one falls upon a sample at 8 kHz
     silence = math.ceil(_SILENCE * max(1, rate / SAMPLE_RATE) / period) * period
     room = [silence + math.ceil(len(samples) / period) * period for samples in recordings]
-    starts = silence + np.cumsum(room) - room
+    starts = [end - taken + silence for end, taken in zip(accumulate(room), room, strict=True)]
     peaks = [_peak(samples) for samples in recordings]
     joined = np.zeros(sum(room), dtype=np.float32)
     for samples, start, peak in zip(recordings, starts, peaks, strict=True):
         np.divide(samples, peak or 1, out=joined[start : start + len(samples)])
     converted = soxr.resample(joined, rate, SAMPLE_RATE, quality="HQ")
-    results: list[NDArray[np.float32] | UnusableRecordingError] = []
-    for samples, start, peak in zip(recordings, starts * SAMPLE_RATE // rate, peaks, strict=True):
+    for samples, start, peak in zip(recordings, starts, peaks, strict=True):
+        first = start * SAMPLE_RATE // rate
         length = (2 * len(samples) * SAMPLE_RATE + rate) // (2 * rate)  # rounded, as soxr does
         if length:
-            results.append(converted[start : start + length] * peak)  # silence is exactly 0 again
+            yield converted[first : first + length] * peak  # silence is exactly 0 again
         else:
-            results.append(UnusableRecordingError("holds no samples"))
-    return results
+            yield UnusableRecordingError("holds no samples")
 
 
 def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:

@@ -16,12 +16,13 @@ from torch.utils.data import DataLoader, Dataset
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
-BATCH: Final = 64
+BATCH: Final = 32
 """Items that a thread or process takes at once: a task of its own for each would cost as much as a small file."""
 
 BATCHES_IN_MEMORY: Final = 8
+"""Batches that are worked on or wait for the caller; one for each core where there are more cores."""
 
-_KEPT: Final = 2**25  # bytes, the most that every C library accepts
+_KEPT: Final = 2**25  # bytes, the most that older GNU C libraries accept
 
 WORTH_PROCESSES: Final = 1000
 """Items from which on processes pay, which take a tenth of a second to start."""
@@ -34,7 +35,7 @@ def map_in_threads(function: Callable[[Sequence[Item]], Iterable[Result]], items
 
     Args:
         function: what to apply; it gets up to `BATCH` items and gives a result for each.
-        items: what to apply it to; at most `BATCH` x `BATCHES_IN_MEMORY` results wait for the caller.
+        items: what to apply it to; no more batches than `BATCHES_IN_MEMORY` says wait for the caller.
 
     Yields:
         The results in the order of the items.
@@ -43,9 +44,11 @@ def map_in_threads(function: Callable[[Sequence[Item]], Iterable[Result]], items
     def apply(start: int) -> list[Result]:
         return [*function(items[start : start + BATCH])]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for group in range(0, len(items), BATCH * BATCHES_IN_MEMORY):
-            starts = range(group, min(group + BATCH * BATCHES_IN_MEMORY, len(items)), BATCH)
+    cores = os.cpu_count() or 1
+    in_memory = max(BATCHES_IN_MEMORY, cores)
+    with ThreadPoolExecutor(cores) as pool:
+        for group in range(0, len(items), BATCH * in_memory):
+            starts = range(group, min(group + BATCH * in_memory, len(items)), BATCH)
             for results in pool.map(apply, starts):
                 yield from results
 
@@ -59,7 +62,7 @@ def map_in_processes(function: Callable[[Sequence[Item]], Iterable[Result]], ite
 
     Args:
         function: what to apply; it gets up to `BATCH` items and gives a result for each.
-        items: what to apply it to; at most about `BATCH` x `BATCHES_IN_MEMORY` results wait for the caller.
+        items: what to apply it to; no more batches than `BATCHES_IN_MEMORY` says wait for the caller.
 
     Yields:
         The results in the order of the items.
@@ -92,8 +95,9 @@ def _workers(count: int) -> dict[str, Any]:
     can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
     if not can_fork or cores == 1 or count < WORTH_PROCESSES:
         return {"num_workers": 0}
-    each = max(1, (BATCHES_IN_MEMORY - 1) // cores)  # the caller has a batch, too
-    return {"num_workers": cores, "prefetch_factor": each, "multiprocessing_context": "fork"}
+    processes = min(cores, -(-count // BATCH))
+    each = max(1, (BATCHES_IN_MEMORY - 1) // processes)  # the caller has a batch, too
+    return {"num_workers": processes, "prefetch_factor": each, "multiprocessing_context": "fork"}
 
 
 class _Results(Dataset[Any]):
@@ -124,5 +128,6 @@ def _prepare_process(_: int) -> None:
     trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
     c_library = ctypes.CDLL(None)
     c_library.prctl(set_parent_death_signal, signal.SIGKILL)
-    c_library.mallopt(trim_threshold, _KEPT)
-    c_library.mallopt(mmap_threshold, _KEPT)
+    if hasattr(c_library, "mallopt"):  # the GNU C library's
+        c_library.mallopt(trim_threshold, _KEPT)
+        c_library.mallopt(mmap_threshold, _KEPT)
