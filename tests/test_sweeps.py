@@ -61,7 +61,9 @@ def test_every_point_is_a_valid_command(path: Path, capsys: pytest.CaptureFixtur
         config = yaml.safe_load(text)
         assert config["data"]["init_args"]["root"] == "my corpus"
         for name, value in settings(point):
-            assert nested(config, name) == value
+            found = nested(config, name)
+            is_class = name.endswith("class_path")  # of which the file has the last words alone
+            assert found == value or (is_class and found.endswith(f".{value}"))
 
 
 @pytest.mark.parametrize("path", PATHS, ids=lambda path: path.stem)
@@ -161,11 +163,11 @@ def settings(point: dict[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def leaves(config: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Numbers of a configuration by their dotted names; classes and lists are completed on their way."""
+    """The values of a configuration by their dotted names; lists of classes, which are completed, are left out."""
     for key, value in config.items():
         if isinstance(value, dict):
             yield from leaves(value, f"{prefix}{key}.")
-        elif isinstance(value, (int, float)):
+        elif not isinstance(value, list) or not value:
             yield f"{prefix}{key}", value
 
 

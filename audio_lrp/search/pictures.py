@@ -1,5 +1,6 @@
 """Pictures of a sweep: which parameters matter, and which values were good."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,7 @@ _MOST_TICKS = 12
 
 @dataclass(frozen=True)
 class Line:
-    """One trial in the picture of parallel coordinates.
+    """One trial in a picture.
 
     Attributes:
         point: a value for every parameter.
@@ -112,8 +113,10 @@ def comparison_chart(lines: Sequence[Line], name: str, choices: Sequence[Any], m
     Returns:
         The figure: one dot for each trial, those of pruned ones grey and not in the mean.
     """
-    trials = {str(choice): [line for line in lines if str(line.point[name]) == str(choice)] for choice in choices}
-    rows = [(text, tried) for text, tried in trials.items() if tried][::-1]  # axes grow upwards
+    # As JSON, in which 1, true and "1" are three choices, as they are in a sweep's file.
+    trials = [[line for line in lines if json.dumps(line.point[name]) == json.dumps(choice)] for choice in choices]
+    rows = [(str(choice), tried) for choice, tried in zip(choices, trials, strict=True) if tried]
+    rows.reverse()  # axes grow upwards
     figure = Figure(figsize=(8.0, 1.4 + 0.4 * len(rows)), dpi=_DPI, layout="constrained")
     axes = figure.add_subplot()
     for place, (_, tried) in enumerate(rows):
