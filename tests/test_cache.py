@@ -605,10 +605,8 @@ class TestMaps:
         assert list(doubled) == list(range(0, 2 * count, 2))
 
     def test_the_function_gets_a_batch_at_a_time(self, map_on_all_cores: Any) -> None:
-        assert list(map_on_all_cores(lambda items: [len(items)] * len(items), range(BATCH + 2))) == [BATCH] * BATCH + [
-            2,
-            2,
-        ]
+        sizes = list(map_on_all_cores(lambda items: [len(items)] * len(items), range(BATCH + 2)))
+        assert sizes == [*[BATCH] * BATCH, 2, 2]
 
     def test_results_wait_for_the_caller_in_bounded_number(self, map_on_all_cores: Any) -> None:
         begun = multiprocessing.get_context("fork").Value("q", 0)

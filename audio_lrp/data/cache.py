@@ -16,7 +16,7 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from audio_lrp.data.decode import UnusableRecordingError, decode_all, loudest_window
+from audio_lrp.data.decode import UnusableRecordingError, decode_all, loudest_window, peak_of
 from audio_lrp.data.fingerprint import content_key, recall, remember, stat_signature
 from audio_lrp.data.parallel import map_in_processes
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
@@ -281,7 +281,7 @@ def pack_clips(paths: Sequence[Path]) -> Iterator[tuple[NDArray[np.int16], float
     for samples in decode_all(paths):
         if isinstance(samples, UnusableRecordingError):
             yield samples
-        elif (peak := float(np.abs(samples).max())) == 0:
+        elif (peak := float(peak_of(samples))) == 0:
             yield np.zeros(len(samples), dtype=np.int16), 0.0
         else:
             integers = np.rint(np.divide(samples, peak, dtype=np.float64) * 32767).astype("<i2")

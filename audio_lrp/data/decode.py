@@ -1,4 +1,4 @@
-"""Decoding one recording to mono samples at 8 kHz."""
+"""Decoding recordings to mono samples at 8 kHz."""
 
 import math
 import re
@@ -103,7 +103,7 @@ def _resample(
     silence = math.ceil(_SILENCE * max(1, rate / SAMPLE_RATE) / period) * period
     room = [silence + math.ceil(len(samples) / period) * period for samples in recordings]
     starts = [end - taken + silence for end, taken in zip(accumulate(room), room, strict=True)]
-    peaks = [_peak(samples) for samples in recordings]
+    peaks = [peak_of(samples) for samples in recordings]
     joined = np.zeros(sum(room), dtype=np.float32)
     for samples, start, peak in zip(recordings, starts, peaks, strict=True):
         np.divide(samples, peak or 1, out=joined[start : start + len(samples)])
@@ -148,17 +148,12 @@ def read_mono(path: Path) -> tuple[NDArray[np.float32], int]:
     samples: NDArray[np.float32] = channels[:, 0] if mono else channels.mean(axis=1, dtype=np.float32)
     if not len(samples):
         raise UnusableRecordingError("holds no samples")
-    peak = _peak(samples)
+    peak = peak_of(samples)
     if not np.isfinite(peak):
         raise UnusableRecordingError("holds samples that are infinite or not a number")
     if peak > LOUDEST:
         raise UnusableRecordingError("holds samples far too loud to be sound")
     return samples, rate
-
-
-def _peak(samples: NDArray[np.float32]) -> np.float32:
-    """The largest absolute value of samples [N], not a number where one of them is none."""
-    return max(samples.max(), -samples.min())
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
@@ -173,6 +168,16 @@ def _blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:
         yield block
         if len(block) < _BLOCK:
             return
+
+
+def peak_of(samples: NDArray[np.float32]) -> np.float32:
+    """The largest absolute value of samples [N], not a number where one of them is none.
+
+    Example:
+        >>> float(peak_of(np.array([0.25, -0.5], dtype=np.float32)))
+        0.5
+    """
+    return max(samples.max(), -samples.min())
 
 
 def missing_bytes(header: str) -> int:
