@@ -29,7 +29,7 @@ from audio_lrp.data import cache
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
 from audio_lrp.data.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
-from audio_lrp.data.fingerprint import content_key
+from audio_lrp.data.fingerprint import hash_files, hash_in_parallel
 from audio_lrp.data.fsdd import FSDD
 from audio_lrp.data.parallel import (
     BATCH,
@@ -359,9 +359,9 @@ class TestKeys:
         builds: list[int] = []
         build = cache.build
 
-        def counted(*args: Any) -> None:
+        def counted(*args: Any) -> str:
             builds.append(1)
-            build(*args)
+            return build(*args)
 
         monkeypatch.setattr(cache, "build", counted)
         return builds
@@ -373,7 +373,8 @@ class TestKeys:
         def read(*_: Any) -> None:
             raise AssertionError("the recordings were read again")
 
-        monkeypatch.setattr(cache, "content_key", read)
+        monkeypatch.setattr(cache, "hash_files", read)
+        monkeypatch.setattr(cache, "hash_in_parallel", read)
         np.testing.assert_array_equal(first_clip(open_clips(root, paths)), expected)
 
     def test_a_changed_corpus_is_rebuilt(self, root: Path, rebuilds: list[int]) -> None:
@@ -403,6 +404,19 @@ class TestKeys:
         open_clips(root, [paths[0].rename(root / "00.wav"), *paths[1:]])
         assert len(rebuilds) == 2
 
+    def test_a_first_build_reads_no_file_only_to_hash_it(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        def read(*_: Any) -> None:
+            raise AssertionError("the recordings were read before they were packed")
+
+        monkeypatch.setattr(cache, "hash_in_parallel", read)
+        paths = some_recordings(root)
+        assert_holds(first_clip(open_clips(root, paths)), paths[0])
+
+    def test_the_key_found_in_packing_is_the_key_looked_for(self, root: Path) -> None:
+        paths = some_recordings(root)
+        clips = open_clips(root, paths)
+        assert cache.name_of("Test", root, paths, hash_in_parallel(paths)) == clips.folder.name
+
     def test_touched_files_are_hashed_and_not_decoded_again(self, root: Path, rebuilds: list[int]) -> None:
         paths = some_recordings(root)
         open_clips(root, paths)
@@ -413,9 +427,9 @@ class TestKeys:
     def test_a_change_at_the_end_of_a_long_recording_is_seen(self, root: Path) -> None:
         path = root / "long.wav"
         path.write_bytes(bytes(600_000))
-        before = content_key(root, [path], "1")
+        before = [*hash_files([path])]
         path.write_bytes(bytes(599_999) + b"\1")
-        assert content_key(root, [path], "1") != before
+        assert [*hash_files([path])] != before
 
     def test_recordings_that_change_while_they_are_read(self, root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         paths = some_recordings(root)

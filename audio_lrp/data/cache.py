@@ -1,5 +1,6 @@
 """Recordings decoded and resampled once, packed into one memory-mapped file."""
 
+import glob
 import json
 import logging
 import os
@@ -17,7 +18,14 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from audio_lrp.data.decode import UnusableRecordingError, decode_all, loudest_window, peak_of
-from audio_lrp.data.fingerprint import content_key, recall, remember, stat_signature
+from audio_lrp.data.fingerprint import (
+    content_key,
+    hash_files,
+    hash_in_parallel,
+    recall,
+    remember,
+    stat_signature,
+)
 from audio_lrp.data.parallel import map_in_processes
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
 from audio_lrp.errors import UserError
@@ -104,17 +112,19 @@ class PackedClips:
             raise UserError(f"{corpus_name} has no recordings below {root}; set --data.root to the corpus's folder")
         caches = caches_folder(root, cache_dir)
         signature = stat_signature(corpus_name, root, paths)
-        name = recall(caches, signature)
-        if name is not None and intact(caches / name, len(paths)):
+        name = noted(caches, signature, len(paths))
+        if name is not None:
             return cls(caches / name, root)
-        name = f"{corpus_name}-{content_key(root, paths, FORMAT)}"
+        name = of_same_content(caches, corpus_name, root, paths)
         try:
             with exclusively(caches):
-                if not intact(caches / name, len(paths)):
-                    build(caches / name, corpus_name, root, paths, signature)
+                # Another process may have built it while this one waited.
+                name = (
+                    name or noted(caches, signature, len(paths)) or build(caches, corpus_name, root, paths, signature)
+                )
                 remember(caches, signature, name)
         except OSError as error:
-            if not intact(caches / name, len(paths)):  # else somebody else built it: reading is all we need
+            if name is None:  # else somebody else built it: reading is all we need
                 raise UserError(
                     f"the recordings of {corpus_name} cannot be packed into {caches} ({error.strerror or error}); free "
                     f"space there, or choose another folder by --data.cache_dir or the variable {ENVIRONMENT_VARIABLE}"
@@ -206,6 +216,31 @@ def intact(folder: Path, count: int) -> bool:
         return False
 
 
+def noted(caches: Path, signature: str, count: int) -> str | None:
+    """The cache of these very files, as far as their sizes and times tell; ``None`` where none is known and intact."""
+    name = recall(caches, signature)
+    return name if name is not None and intact(caches / name, count) else None
+
+
+def of_same_content(caches: Path, corpus_name: str, root: Path, paths: Sequence[Path]) -> str | None:
+    """The cache of recordings with the same content at the same places; ``None`` where there is none.
+
+    The recordings are read only where there is a cache to compare with: building one reads them anyway.
+
+    Raises:
+        UserError: a recording cannot be read.
+    """
+    if not any(intact(folder, len(paths)) for folder in caches.glob(f"{glob.escape(corpus_name)}-*")):
+        return None
+    name = name_of(corpus_name, root, paths, hash_in_parallel(paths))
+    return name if intact(caches / name, len(paths)) else None
+
+
+def name_of(corpus_name: str, root: Path, paths: Sequence[Path], hashes: Sequence[str]) -> str:
+    """What a cache is called: the corpus's name and a hash of the recordings' places and content."""
+    return f"{corpus_name}-{content_key(root, paths, hashes, FORMAT)}"
+
+
 @contextmanager
 def exclusively(folder: Path) -> Iterator[None]:
     """Let one process at a time write to a folder; the system lifts the lock of a process that was killed."""
@@ -222,45 +257,55 @@ def exclusively(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def build(folder: Path, corpus_name: str, root: Path, paths: Sequence[Path], signature: str) -> None:
+def build(caches: Path, corpus_name: str, root: Path, paths: Sequence[Path], signature: str) -> str:
     """Build one cache completely before it gets its name; the caller holds the lock.
+
+    Returns:
+        The name of its folder.
 
     Raises:
         UserError: some recordings cannot be used, or were changed meanwhile.
         OSError: the folder cannot be written.
     """
-    for stale in folder.parent.glob("*.building"):  # left by a process that was killed: nobody else builds now
+    for stale in caches.glob("*.building"):  # left by a process that was killed: nobody else builds now
         shutil.rmtree(stale)
-    with TemporaryDirectory(dir=folder.parent, suffix=".building") as temporary:
-        packed = Path(temporary) / folder.name
+    with TemporaryDirectory(dir=caches, suffix=".building") as temporary:
+        packed = Path(temporary) / "cache"
         packed.mkdir()
         names = json.dumps([path.relative_to(root).as_posix() for path in paths])
         (packed / NAMES).write_text(names)
         with (packed / SAMPLES).open("wb", buffering=2**20) as samples, (packed / INDEX).open("wb") as index:
-            np.save(index, pack(corpus_name, paths, samples))
+            clips, hashes = pack(corpus_name, paths, samples)
+            np.save(index, clips)
             for file in (samples, index):
                 file.flush()
                 os.fsync(file.fileno())
         if stat_signature(corpus_name, root, paths) != signature:
             raise UserError(f"recordings of {corpus_name} below {root} were changed while they were read; start again")
-        if folder.exists():  # damaged
-            shutil.rmtree(folder)
-        packed.rename(folder)
+        name = name_of(corpus_name, root, paths, hashes)
+        if not intact(caches / name, len(paths)):  # else a copy of the corpus was packed meanwhile
+            shutil.rmtree(caches / name, ignore_errors=True)  # damaged
+            packed.rename(caches / name)
+    return name
 
 
-def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> NDArray[np.void]:
+def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> tuple[NDArray[np.void], list[str]]:
     """Decode recordings in parallel and append them to a file in their order, a bounded number in memory.
 
     Returns:
-        The index [N] of type :data:`CLIP`.
+        The index [N] of type :data:`CLIP`, and a hash of each recording's file.
 
     Raises:
         UserError: some recordings cannot be used; the first few are named.
     """
     index = np.zeros(len(paths), dtype=CLIP)
+    hashes: list[str] = []
     unusable: list[str] = []
-    clips = map_in_processes(pack_clips, paths)
-    for i, clip in enumerate(tqdm(clips, f"packing {corpus_name}", total=len(paths), unit="clip", delay=1)):
+    clips = map_in_processes(hash_and_pack, paths)
+    for i, (hash_of_file, clip) in enumerate(
+        tqdm(clips, f"packing {corpus_name}", total=len(paths), unit="clip", delay=1)
+    ):
+        hashes.append(hash_of_file)
         if isinstance(clip, UnusableRecordingError):
             unusable.append(f"{paths[i]} ({clip})")
         else:
@@ -273,7 +318,14 @@ def pack(corpus_name: str, paths: Sequence[Path], file: BinaryIO) -> NDArray[np.
             f"{len(unusable)} of {len(paths)} recordings of {corpus_name} cannot be used: {some}; "
             "replace or remove them"
         )
-    return index
+    return index, hashes
+
+
+def hash_and_pack(
+    paths: Sequence[Path],
+) -> Iterator[tuple[str, tuple[NDArray[np.int16], float] | UnusableRecordingError]]:
+    """What :func:`hash_files` and :func:`pack_clips` give, in one go: the system need not read a file twice."""
+    return zip(hash_files(paths), pack_clips(paths), strict=True)
 
 
 def pack_clips(paths: Sequence[Path]) -> Iterator[tuple[NDArray[np.int16], float] | UnusableRecordingError]:

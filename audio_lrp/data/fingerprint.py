@@ -10,6 +10,7 @@ from itertools import chain
 from operator import attrgetter
 from pathlib import Path
 
+import xxhash
 from tqdm import tqdm
 
 from audio_lrp.data.parallel import map_in_threads
@@ -39,35 +40,44 @@ def stat_signature(corpus_name: str, root: Path, paths: Sequence[Path]) -> str:
     return hashlib.blake2b(facts.tobytes() + os.fsencode(names), digest_size=8).hexdigest()
 
 
-def content_key(root: Path, paths: Sequence[Path], version: str) -> str:
+def content_key(root: Path, paths: Sequence[Path], hashes: Sequence[str], version: str) -> str:
     """A hash of the files' content and their places below the corpus's folder, the same for every copy of the corpus.
 
     Args:
         root: the corpus's folder.
         paths: files below it.
+        hashes: of their content, see :func:`hash_files`.
         version: hashed along.
+    """
+    return digest([version, *(path.relative_to(root).as_posix() for path in paths), *hashes])
+
+
+def hash_in_parallel(paths: Sequence[Path]) -> list[str]:
+    """A hash of each file's content, read in several threads, with a progress bar.
 
     Raises:
         UserError: a file cannot be read.
     """
-    try:
-        hashes = map_in_threads(_hash_files, paths)
-        contents = list(tqdm(hashes, "checking recordings", total=len(paths), unit="file", delay=1))
-    except OSError as error:
-        raise unreadable(error) from error
-    return digest([version, *(path.relative_to(root).as_posix() for path in paths), *contents])
+    hashes = map_in_threads(hash_files, paths)
+    return list(tqdm(hashes, "checking recordings", total=len(paths), unit="file", delay=1))
 
 
-def _hash_files(paths: Sequence[Path]) -> Iterator[str]:
-    """A hash of each file's content."""
+def hash_files(paths: Sequence[Path]) -> Iterator[str]:
+    """A hash of each file's content, one after the other.
+
+    Raises:
+        UserError: a file cannot be read.
+    """
     buffer = memoryview(bytearray(2**18))  # one for all: fresh memory takes as long as reading
     for path in paths:
-        # Processors have instructions for SHA-256: with them it takes a third less than BLAKE2.
-        digest_of_file = hashlib.sha256()
-        with path.open("rb", buffering=0) as file:
-            while size := file.readinto(buffer):
-                digest_of_file.update(buffer[:size])
-        yield digest_of_file.hexdigest()
+        hash_of_file = xxhash.xxh3_128()  # tells files apart; a hash that is safe from forgers takes 25 times as long
+        try:
+            with path.open("rb", buffering=0) as file:
+                while size := file.readinto(buffer):
+                    hash_of_file.update(buffer[:size])
+        except OSError as error:
+            raise unreadable(error) from error
+        yield hash_of_file.hexdigest()
 
 
 def recall(folder: Path, signature: str) -> str | None:

@@ -79,7 +79,7 @@ class Sound:
 def listen(path: Path) -> Sound | str:
     """Measure a recording; the reason why it cannot be used, where it cannot."""
     try:
-        samples, rate = read_mono(path)
+        samples, rate, _ = read_mono(path)
     except UnusableRecordingError as error:
         return str(error)
     except OSError as error:
