@@ -135,7 +135,8 @@ def explain(
     """Explain what the network of a checkpoint hears in recordings.
 
     Recordings may have any sampling rate and number of channels. A recording longer than a second is explained in
-    windows of a second, every half second; a shorter one lies in the middle of a second of silence.
+    windows of a second, every half second; a shorter one lies in the middle of a second of silence, as the clips lay
+    that the network was trained on.
 
     Args:
         checkpoint: a ``.ckpt`` file of ``audio-lrp fit``; nothing else of the training is needed.
@@ -165,7 +166,9 @@ def explain(
             except (UnusableRecordingError, OSError) as error:
                 unusable[file.name] = str(error)
                 continue
-            recordings.append(_explain_recording(explainer, file, windows(samples), folder, checkpoint))
+            recordings.append(
+                _explain_recording(explainer, file, windows(samples, saved.placement), folder, checkpoint)
+            )
         if not recordings:
             name, reason = next(iter(unusable.items()))
             raise UserError(f"none of {len(files)} recordings can be read, the first is {name} ({reason})")

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
+from audio_lrp.data.placement import Placement, centered_offsets
 from audio_lrp.data.representation import NUM_SAMPLES
 from audio_lrp.errors import UserError
 from audio_lrp.nearest import nearest_path
@@ -93,11 +95,13 @@ def _unique_names(names: Sequence[str]) -> list[str]:
     return unique
 
 
-def windows(samples: NDArray[np.float32]) -> list[Window]:
+def windows(samples: NDArray[np.float32], placement: Placement = "random") -> list[Window]:
     """One-second windows of a recording: every half second, the last one at its end; a shorter one lies in the middle.
 
     Args:
         samples: the recording at 8 kHz [N], N > 0.
+        placement: how the network's training clips were placed. With ``"centered"``, it is the centroid of a shorter
+            recording's amplitude that lies in the middle.
 
     Example:
         >>> [(window.begin, window.length, window.offset) for window in windows(np.ones(6000, dtype=np.float32))]
@@ -107,6 +111,9 @@ def windows(samples: NDArray[np.float32]) -> list[Window]:
     """
     length = min(len(samples), NUM_SAMPLES)
     offset = (NUM_SAMPLES - length) // 2
+    if placement == "centered":
+        clip = np.pad(samples[:length], (0, NUM_SAMPLES - length))
+        offset = int(centered_offsets(torch.from_numpy(clip)[None], torch.tensor([length])))
     last = len(samples) - length
     return [
         Window(np.pad(samples[begin : begin + length], (offset, NUM_SAMPLES - length - offset)), begin, length, offset)

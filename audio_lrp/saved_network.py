@@ -4,11 +4,12 @@ import importlib
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from torch import Tensor, nn
 
 from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.data.placement import Placement
 from audio_lrp.data.representation import Representation, Spectrogram, Waveform
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UserError
@@ -17,7 +18,7 @@ from audio_lrp.models.classifier import check_network
 from audio_lrp.plugins import plugin_packages
 
 DESCRIPTION: Final = "audio_lrp"
-"""Key of a checkpoint under which ``class_names`` and ``spectrogram_scale`` of the training data may stand."""
+"""Key of a checkpoint under which ``class_names``, ``spectrogram_scale`` and ``placement`` of the data may stand."""
 
 TRUSTED: Final = frozenset({"audio_lrp", "torch", "torchvision"})
 """Packages whose classes a checkpoint may name."""
@@ -34,11 +35,13 @@ class SavedNetwork:
         network: the network with its trained weights, in eval mode on the CPU.
         representation: what turns signals [B, 8000] in int16 scale into the network's inputs.
         class_names: the classes' names in the order of their indices.
+        placement: how clips shorter than a second were placed in training.
     """
 
     network: nn.Module
     representation: Representation
     class_names: tuple[str, ...]
+    placement: Placement
 
 
 def load_network(checkpoint: str | Path, plugins: Collection[str] = ()) -> SavedNetwork:
@@ -77,7 +80,10 @@ def load_network(checkpoint: str | Path, plugins: Collection[str] = ()) -> Saved
         raise UserError(f"the weights in {checkpoint} do not fit {type(network).__name__}: {reason}") from error
     representation = _make_representation(checkpoint, settings["representation"], description)
     check_network(network, representation.shape, num_classes)
-    return SavedNetwork(network.eval(), representation, _class_names(description, num_classes))
+    placement = description.get("placement", "random")
+    if placement not in get_args(Placement):
+        raise UserError(f"{checkpoint} was trained with the placement {placement!r}, which is not known here")
+    return SavedNetwork(network.eval(), representation, _class_names(description, num_classes), placement)
 
 
 def _make_network(

@@ -74,10 +74,11 @@ def test_representation_of_a_placed_clip(corpus: ToneCorpus, representation: str
             assert batch.input[row, 0, start:stop].abs().max() > 0.5
 
 
-def test_placement_is_the_same_for_any_batch_size_and_number_of_workers(corpus: ToneCorpus) -> None:
-    reference = batches(ready(corpus, batch_size=7).test_dataloader())
+@pytest.mark.parametrize("placement", ["random", "centered"])
+def test_placement_is_the_same_for_any_batch_size_and_number_of_workers(corpus: ToneCorpus, placement: str) -> None:
+    reference = batches(ready(corpus, batch_size=7, placement=placement).test_dataloader())
     for options in ({"batch_size": 64}, {"batch_size": 5, "num_workers": 2}):
-        datamodule = ready(corpus, **options)
+        datamodule = ready(corpus, placement=placement, **options)
         other = batches(datamodule.test_dataloader())
         assert torch.equal(other.input, reference.input)
         assert torch.equal(datamodule.represent(other).offset, datamodule.represent(reference).offset)
@@ -226,6 +227,22 @@ def test_fixed_placement_never_moves(corpus: ToneCorpus, tmp_path: Path) -> None
     assert len(set(first.values())) > len(first) // 2
 
 
+def test_centered_clips_move_in_training_by_no_more_than_the_jitter(corpus: ToneCorpus, tmp_path: Path) -> None:
+    datamodule = ready(corpus, batch_size=8, placement="centered", jitter=30)
+    middle = datamodule.represent(batches(ready(corpus).train_dataloader()))
+    epochs, recorder = offsets_by_epoch(datamodule, tmp_path)
+    expected = dict(zip(middle.index.tolist(), middle.offset.tolist(), strict=True))
+    for offsets in epochs:
+        moved = [offset - expected[index] for index, offset in offsets.items()]
+        assert max(map(abs, moved)) <= 30
+        assert len(set(moved)) > len(moved) // 4
+    assert epochs[0] != epochs[1]
+    for batch in recorder.validated:
+        sounds = datamodule.signals(batch).abs()
+        centroid = (sounds * torch.arange(8000)).sum(dim=1) / sounds.sum(dim=1)
+        assert ((centroid - 4000).abs() < 1.1).all()
+
+
 def test_augmentation_is_for_training_only(corpus: ToneCorpus, tmp_path: Path) -> None:
     plain, faster = ready(corpus), ready(corpus, augmentations=[SpeedPerturbation(1.2, 1.2)])
     _, module = offsets_by_epoch(faster, tmp_path)
@@ -293,6 +310,7 @@ def test_batch_moves_whole() -> None:
         ({"task": "accent"}, "unknown task 'accent'.*digit, gender"),
         ({"representation": "wave"}, "unknown representation 'wave': data.representation is one of waveform"),
         ({"placement": "fixd"}, "unknown placement 'fixd'"),
+        ({"jitter": -1}, "data.jitter is a number of samples from 0 to 8000, got -1"),
         ({"spectrogram_scale": "db"}, "unknown spectrogram_scale 'db'"),
         ({"long_clips": "eror"}, "unknown long_clips 'eror'"),
         ({"fold": 3}, "fold 3 does not exist: ToneCorpus has folds 0 to 2"),

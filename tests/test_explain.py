@@ -13,9 +13,11 @@ import soundfile
 import torch
 import torchaudio
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
+from fake_corpus import ToneCorpus
 from torch import nn
 
 import audio_lrp
+from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.data.representation import Spectrogram, Waveform
 from audio_lrp.errors import UsageError, UserError
 from audio_lrp.explain import explain
@@ -318,6 +320,26 @@ def test_the_scale_of_spectrograms_is_the_checkpoints(tmp_path) -> None:
         assert isinstance(saved.representation, Spectrogram)
         assert saved.representation.scale == scale
         assert saved.class_names == ("0", "1", "2", "3", "4")
+
+
+def test_short_recordings_lie_where_the_network_learned_to_expect_them(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    datamodule = CorpusDataModule(ToneCorpus(tmp_path / "tones"), num_folds=3, placement="centered")
+    datamodule.prepare_data()
+    datamodule.setup("test")
+    batch = datamodule.examples("test", 2, seed=0)
+    path = checkpoint(tmp_path / "centered.ckpt", WaveformNetwork(10), "waveform", 10, placement="centered")
+    files = [datamodule.corpus.recordings[index].path for index in batch.index]
+    explain(path, files, tmp_path / "out")
+    for file, expected in zip(files, batch.input.numpy(), strict=True):
+        found = np.load(tmp_path / "out" / file.stem / "relevance.npz")["input"]
+        np.testing.assert_allclose(found[0], expected, atol=1e-3)  # the cache rounds to 16 bits
+
+
+def test_an_unknown_placement_is_refused(tmp_path) -> None:
+    path = checkpoint(tmp_path / "s.ckpt", WaveformNetwork(2), "waveform", 2, placement="left")
+    with pytest.raises(UserError, match=r"s\.ckpt was trained with the placement 'left', which is not known here"):
+        load_network(path)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 import torch
 
-from audio_lrp.data.placement import place, placement_offsets
+from audio_lrp.data.placement import centered_offsets, place, random_offsets, random_shifts
 
 
 def test_place_equals_numpy_loop() -> None:
@@ -23,7 +23,7 @@ def test_offsets_are_uniform_and_in_range() -> None:
     count, length = 20_000, 3000
     index = torch.arange(count)
     for epoch in (0, 1, 7):
-        offsets = placement_offsets(index, torch.full((count,), length), seed=3, epoch=epoch)
+        offsets = random_offsets(index, torch.full((count,), length), seed=3, epoch=epoch)
         assert 0 <= offsets.min() < 5
         assert 4990 < offsets.max() < 5000
         assert scipy.stats.kstest(offsets.numpy() / 5000, "uniform").pvalue > 1e-3
@@ -31,14 +31,64 @@ def test_offsets_are_uniform_and_in_range() -> None:
 
 def test_offsets_depend_on_seed_epoch_and_recording_only() -> None:
     index, length = torch.arange(1000), torch.full((1000,), 4000)
-    reference = placement_offsets(index, length, seed=0, epoch=0)
+    reference = random_offsets(index, length, seed=0, epoch=0)
     shuffled = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(placement_offsets(index[shuffled], length, seed=0, epoch=0), reference[shuffled])
-    others = [placement_offsets(index, length, seed=seed, epoch=epoch) for seed, epoch in ((0, 1), (1, 0), (0, -1))]
+    assert torch.equal(random_offsets(index[shuffled], length, seed=0, epoch=0), reference[shuffled])
+    others = [random_offsets(index, length, seed=seed, epoch=epoch) for seed, epoch in ((0, 1), (1, 0), (0, -1))]
     for other in others:
         assert abs(np.corrcoef(other.numpy(), reference.numpy())[0, 1]) < 0.1
         assert (other == reference).float().mean() < 0.01
 
 
 def test_clip_that_fills_the_second_stays() -> None:
-    assert (placement_offsets(torch.arange(100), torch.full((100,), 8000), seed=0, epoch=0) == 0).all()
+    assert (random_offsets(torch.arange(100), torch.full((100,), 8000), seed=0, epoch=0) == 0).all()
+
+
+def clips_of(lengths: list[int]) -> torch.Tensor:
+    """Noise with an envelope, each clip from sample 0 on, in int16 scale [B, 8000]."""
+    rng = np.random.default_rng(0)
+    clips = np.zeros((len(lengths), 8000), dtype=np.float32)
+    for clip, length in zip(clips, lengths, strict=True):
+        envelope = np.exp(-0.5 * ((np.arange(length) / length - rng.uniform(0.2, 0.8)) / 0.1) ** 2)
+        clip[:length] = 10 ** rng.uniform(1, 4) * envelope * rng.standard_normal(length)
+    return torch.from_numpy(clips)
+
+
+def test_centered_clips_have_their_centroid_in_the_middle() -> None:
+    lengths = [3000, 3500, 4000, 700, 2, 1]
+    clips = clips_of(lengths)
+    offsets = centered_offsets(clips, torch.tensor(lengths))
+    for clip, offset in zip(clips.double().numpy(), offsets.tolist(), strict=True):
+        centroid = sum(abs(sample) * time for time, sample in enumerate(clip)) / np.abs(clip).sum()
+        assert abs(offset + centroid - 4000) <= 1  # a sample for rounding down, less than a tenth for the integers
+
+
+def test_silence_around_a_sound_does_not_move_it() -> None:
+    sounds = clips_of([3000, 1500])
+    alone = place(sounds, centered_offsets(sounds, torch.tensor([3000, 1500])))
+    later = place(sounds, torch.tensor([700, 900]))
+    lengths = torch.tensor([3000 + 700 + 50, 1500 + 900 + 800])
+    assert torch.equal(place(later, centered_offsets(later, lengths)), alone)
+
+
+def test_the_middle_does_not_depend_on_loudness_or_on_the_batch() -> None:
+    lengths = torch.tensor([3000, 5000, 6000])
+    clips = clips_of(lengths.tolist())
+    offsets = centered_offsets(clips, lengths)
+    assert torch.equal(centered_offsets(clips * 2**-20, lengths), offsets)
+    assert torch.equal(torch.cat([centered_offsets(clips[i : i + 1], lengths[i : i + 1]) for i in range(3)]), offsets)
+
+
+def test_centered_clips_stay_in_the_second_as_a_whole() -> None:
+    clips = torch.zeros(4, 8000)
+    clips[0, 0] = clips[1, 7000] = clips[2, 0] = 1.0  # at the very start, at the end, filling the second, silence
+    offsets = centered_offsets(clips, torch.tensor([5000, 7001, 8000, 2000]))
+    assert offsets.tolist() == [3000, 0, 0, 3000]
+
+
+def test_shifts_are_uniform_to_both_sides() -> None:
+    shifts = random_shifts(torch.arange(100_000), 2, seed=1, epoch=5)
+    counts = torch.bincount(shifts + 2, minlength=5)
+    assert counts.sum() == 100_000
+    assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
+    assert (random_shifts(torch.arange(10), 0, seed=0, epoch=0) == 0).all()

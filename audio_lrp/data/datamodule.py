@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import lightning as L
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
 from audio_lrp.data.augmentation import Augmentation
@@ -17,16 +18,28 @@ from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.dataset import ClipDataset
 from audio_lrp.data.device_clips import DeviceClips
 from audio_lrp.data.joined import JoinedDataset
-from audio_lrp.data.placement import place, placement_offsets
-from audio_lrp.data.representation import Representation, RepresentationName, Spectrogram, SpectrogramScale, Waveform
+from audio_lrp.data.placement import (
+    Placement,
+    centered_offsets,
+    place,
+    random_offsets,
+    random_shifts,
+    within_second,
+)
+from audio_lrp.data.representation import (
+    NUM_SAMPLES,
+    Representation,
+    RepresentationName,
+    Spectrogram,
+    SpectrogramScale,
+    Waveform,
+)
 from audio_lrp.data.shares import UnrepeatedBatches
 from audio_lrp.data.splits import SplitName, require_labels, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.data.training_loader import ResumableLoader, seed_batch
 from audio_lrp.errors import UserError
 from audio_lrp.names import TaskName
-
-Placement = Literal["random", "fixed"]
 
 _EVALUATION_EPOCH = -1
 """Stands for the epoch in placements that never change."""
@@ -49,8 +62,11 @@ class CorpusDataModule(L.LightningDataModule):
         batch_size: clips in a batch, per process.
         num_workers: worker processes of each data loader; 0 reads in the main process.
         seed: seeds the order of training clips and all placements.
-        placement: in training, ``"random"`` places a clip elsewhere in every epoch, ``"fixed"`` (as in the paper)
-            always at the same share of the space left around it. In validation and test it is always fixed.
+        placement: where a clip lies within its second. ``"random"``: in training elsewhere in every epoch.
+            ``"fixed"``, as in the paper: at random, too, but always at the same place; so it is in validation and
+            test with ``"random"``, too. ``"centered"``: the centroid of its amplitude lies in the middle, see
+            :func:`~audio_lrp.data.placement.centered_offsets`, in training up to ``jitter`` samples away.
+        jitter: samples by which centered clips are moved at most in training, elsewhere in every epoch.
         long_clips: clips longer than a second: ``"energy"`` keeps their loudest second, ``"center"`` the middle one,
             ``"error"`` refuses them.
         cache_dir: where the packed recordings are kept: a folder, ``"beside"`` the corpus, or ``None`` for the
@@ -75,6 +91,7 @@ class CorpusDataModule(L.LightningDataModule):
         num_workers: int = 0,
         seed: int = 0,
         placement: Placement = "random",
+        jitter: int = 400,
         long_clips: LongClipPolicy = "energy",
         cache_dir: str | None = None,
         augmentations: list[Augmentation] | None = None,
@@ -91,6 +108,8 @@ class CorpusDataModule(L.LightningDataModule):
         ):
             if value not in get_args(choices):
                 raise UserError(f"unknown {name} {value!r}: data.{name} is one of {', '.join(get_args(choices))}")
+        if not 0 <= jitter <= NUM_SAMPLES:
+            raise UserError(f"data.jitter is a number of samples from 0 to {NUM_SAMPLES}, got {jitter}")
         if batch_size < 1 or num_workers < 0:
             raise UserError(
                 "data.batch_size must be at least 1 and data.num_workers at least 0, "
@@ -107,7 +126,8 @@ class CorpusDataModule(L.LightningDataModule):
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed
-        self.placement = placement
+        self.placement: Placement = placement
+        self.jitter = jitter
         self.long_clips: LongClipPolicy = long_clips
         self.cache_dir = cache_dir
         self.augmentations = augmentations or []
@@ -291,10 +311,20 @@ class CorpusDataModule(L.LightningDataModule):
     def represent(self, batch: Batch, epoch: int = _EVALUATION_EPOCH) -> Batch:
         """Place clips from sample 0 in the second and compute the network's inputs."""
         batch = self._filled(batch)
-        offset = placement_offsets(batch.index, batch.length, seed=self.seed, epoch=epoch)
+        offset = self._offsets(batch, epoch)
         signal = place(batch.input, offset)
         network_input = self.input_representation.to(signal.device)(signal)
         return Batch(network_input, batch.label, batch.speaker, offset, batch.length, batch.index)
+
+    def _offsets(self, batch: Batch, epoch: int) -> Tensor:
+        """First sample [B] of each clip within its second."""
+        if self.placement != "centered":
+            return random_offsets(batch.index, batch.length, seed=self.seed, epoch=epoch)
+        offset = centered_offsets(batch.input, batch.length)
+        if epoch == _EVALUATION_EPOCH:
+            return offset
+        shift = random_shifts(batch.index, self.jitter, seed=self.seed, epoch=epoch)
+        return within_second(offset + shift, batch.length)
 
     def _filled(self, batch: Batch) -> Batch:
         """The batch with its clips, out of the memory of its device where it came without."""
@@ -311,7 +341,7 @@ class CorpusDataModule(L.LightningDataModule):
         for augmentation in self.augmentations:
             clip, length = augmentation.change_clip(clip, length)
         changed = Batch(clip, batch.label, batch.speaker, batch.offset, length, batch.index)
-        changed = self.represent(changed, epoch if self.placement == "random" else _EVALUATION_EPOCH)
+        changed = self.represent(changed, _EVALUATION_EPOCH if self.placement == "fixed" else epoch)
         for augmentation in self.augmentations:
             changed.input = augmentation.change_input(changed.input, self.input_representation.silence)
         return changed

@@ -1,9 +1,14 @@
-"""Where in the second a clip lies: offsets that depend on seed, epoch and recording alone."""
+"""Where in the second a clip lies: offsets that depend on the recording, the seed and the epoch alone."""
+
+from typing import Literal
 
 import torch
 from torch import Tensor
 
 from audio_lrp.data.representation import NUM_SAMPLES
+
+Placement = Literal["random", "fixed", "centered"]
+"""How clips are placed, see :class:`~audio_lrp.data.CorpusDataModule`."""
 
 
 def _logical_shift(value: Tensor, bits: int) -> Tensor:
@@ -18,11 +23,18 @@ def _mix(value: Tensor) -> Tensor:
     return value ^ _logical_shift(value, 31)
 
 
-def placement_offsets(index: Tensor, length: Tensor, *, seed: int, epoch: int) -> Tensor:
-    """Uniform offsets in ``[0, 8000 - length)`` for every clip, 0 where it fills the second.
+def _random_bits(index: Tensor, seed: int, epoch: int) -> Tensor:
+    """32 random bits for every recording, int64 [B].
 
-    A hash of (seed, epoch, recording), not a generator: the offset of a clip does not depend on the batch it comes
-    in, on the number of workers or processes, or on anything drawn before.
+    A hash of (seed, epoch, recording), not a generator: those of a clip do not depend on the batch it comes in, on
+    the number of workers or processes, or on anything drawn before.
+    """
+    key = _mix(torch.full_like(index, seed) * 0x9E3779B1 + epoch)
+    return _logical_shift(_mix(_mix(key + index) ^ key), 32)
+
+
+def random_offsets(index: Tensor, length: Tensor, *, seed: int, epoch: int) -> Tensor:
+    """Uniform offsets in ``[0, 8000 - length)`` for every clip, 0 where it fills the second.
 
     Args:
         index: index of each recording in the corpus, int64 [B].
@@ -35,13 +47,54 @@ def placement_offsets(index: Tensor, length: Tensor, *, seed: int, epoch: int) -
 
     Example:
         >>> index, length = torch.arange(3), torch.tensor([8000, 7999, 5000])
-        >>> offsets = placement_offsets(index, length, seed=0, epoch=0)
+        >>> offsets = random_offsets(index, length, seed=0, epoch=0)
         >>> bool((offsets[:2] == 0).all() and 0 <= offsets[2] < 3000)
         True
     """
-    key = _mix(torch.full_like(index, seed) * 0x9E3779B1 + epoch)
-    bits = _mix(_mix(key + index) ^ key)
-    return (_logical_shift(bits, 32) * (NUM_SAMPLES - length)) >> 32
+    return (_random_bits(index, seed, epoch) * (NUM_SAMPLES - length)) >> 32
+
+
+def random_shifts(index: Tensor, largest: int, *, seed: int, epoch: int) -> Tensor:
+    """Uniform shifts in ``[-largest, largest]`` for every clip, int64 [B]; arguments as in :func:`random_offsets`.
+
+    Example:
+        >>> random_shifts(torch.arange(1000), 1, seed=0, epoch=0).unique().tolist()
+        [-1, 0, 1]
+    """
+    return ((_random_bits(index, seed, epoch) * (2 * largest + 1)) >> 32) - largest
+
+
+def centered_offsets(clip: Tensor, length: Tensor) -> Tensor:
+    """Offsets that put the centroid of each clip's amplitude into the middle of the second, as far as it has room.
+
+    Silence before or after the speech hardly moves it, so that words lie upon one another however they were cut. It
+    is computed in integers: to the sample the same on every device and in every batch.
+
+    Args:
+        clip: samples of any scale, each clip from sample 0, zeros after it, [B, 8000].
+        length: number of samples of each clip, int64 [B].
+
+    Returns:
+        First sample of each clip, int64 [B], from 0 to ``8000 - length``.
+
+    Example:
+        >>> clip = torch.zeros(1, 8000)
+        >>> clip[0, 300:401] = 1.0  # a sound after a while of silence
+        >>> centered_offsets(clip, torch.tensor([1000]))
+        tensor([3650])
+    """
+    amplitude = clip.abs()
+    peak = amplitude.amax(dim=1, keepdim=True)
+    weight = (amplitude / peak.masked_fill(peak == 0, 1) * 32767).round().long()
+    total = weight.sum(dim=1)
+    centroid = (weight * torch.arange(clip.shape[1], device=clip.device)).sum(dim=1) // total.clamp(min=1)
+    offset = NUM_SAMPLES // 2 - torch.where(total > 0, centroid, length // 2)
+    return within_second(offset, length)
+
+
+def within_second(offset: Tensor, length: Tensor) -> Tensor:
+    """The offsets [B] nearest to ``offset`` at which clips of ``length`` [B] lie in the second as a whole."""
+    return torch.minimum(offset.clamp(min=0), NUM_SAMPLES - length)
 
 
 def place(clip: Tensor, offset: Tensor) -> Tensor:
