@@ -58,6 +58,7 @@ def load_subject(study: Study, cell: Cell) -> Subject:
         num_folds=study.num_folds(cell.task),
         representation="waveform" if spectrogram is None else "spectrogram",
         spectrogram_scale="unit" if spectrogram is None else spectrogram.scale,
+        placement=saved.placement,
         batch_size=CHUNK,
     )
     data.prepare_data()
