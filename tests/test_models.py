@@ -1,6 +1,8 @@
 """The two networks against plain re-statements of the paper's tables."""
 
+import numpy as np
 import pytest
+import scipy.signal
 import torch
 from torch import nn
 
@@ -77,7 +79,7 @@ def test_every_leaf_is_used_once(network_class: type[AlexNet | AudioNet]) -> Non
 
 @pytest.mark.parametrize("network_class", [AlexNet, AudioNet])
 def test_unknown_initialization_is_refused(network_class: type[AlexNet | AudioNet]) -> None:
-    with pytest.raises(UserError, match="unknown initialization 'hee': it is one of he, paper"):
+    with pytest.raises(UserError, match="unknown initialization 'hee': it is one of unit_variance, he, paper"):
         network_class(initialization="hee")
 
 
@@ -89,3 +91,51 @@ def test_paper_initialization() -> None:
     assert audionet.features[3].weight.std().item() == pytest.approx(0.1, rel=0.02)
     assert audionet.classifier[0].weight.std().item() == pytest.approx(0.1, rel=0.02)
     assert all((parameter == 0).all() for name, parameter in alexnet.named_parameters() if name.endswith("bias"))
+
+
+def outputs_of_layers(network: nn.Module, network_input: torch.Tensor) -> list[torch.Tensor]:
+    """What the convolutions and dense layers give, in their order."""
+    outputs: list[torch.Tensor] = []
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            module.register_forward_hook(lambda _module, _inputs, output: outputs.append(output))
+    with torch.no_grad():
+        network.eval()(network_input)
+    return outputs
+
+
+def speech_like_noise() -> torch.Tensor:
+    """Waveforms whose spectrum falls by 6 dB an octave above 100 Hz."""
+    noise = np.cumsum(np.random.default_rng(0).standard_normal((8, 1, 8000)), axis=-1)
+    noise = scipy.signal.sosfilt(scipy.signal.butter(1, 100, "highpass", fs=8000, output="sos"), noise)
+    return torch.from_numpy(noise / np.quantile(noise, 0.95)).float()
+
+
+@pytest.mark.parametrize("network_class", [AlexNet, AudioNet])
+def test_unit_variance_initialization(network_class: type[AlexNet | AudioNet]) -> None:
+    torch.manual_seed(0)
+    network = network_class(initialization="unit_variance")
+    assert network.training
+    weights = [layer.weight.flatten(1) for layer in network.modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    assert len(weights) == (8 if network_class is AlexNet else 9)
+    for weight in weights:
+        assert (weight.sum(dim=1).abs() < 1e-5 * weight.abs().sum(dim=1)).all()
+    noise = torch.rand(8, 1, 227, 227) if network_class is AlexNet else speech_like_noise()
+    *hidden, logits = outputs_of_layers(network, noise)
+    for output in hidden:
+        assert output.std().item() == pytest.approx(1, rel=0.2)
+    assert 0.05 < logits.std().item() < 0.2
+    assert all((parameter == 0).all() for name, parameter in network.named_parameters() if name.endswith("bias"))
+
+
+def test_unit_variance_initialization_leaves_no_hooks() -> None:
+    audionet = AudioNet()
+    before = {name: value.clone() for name, value in audionet.state_dict().items()}
+    audionet(torch.randn(2, 1, 8000))
+    assert all(torch.equal(value, before[name]) for name, value in audionet.state_dict().items())
+
+
+def test_what_all_samples_have_in_common_does_not_pass_the_first_layer() -> None:
+    first = AudioNet().features[0]
+    inner = first(torch.ones(1, 1, 1, 8000))[..., 1:-1]  # at the ends there are zeros beside the ones
+    assert inner.abs().max() < 1e-5

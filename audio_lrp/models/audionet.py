@@ -22,8 +22,8 @@ class AudioNet(nn.Module):
     Args:
         num_classes: number of classes; with 10 the network has 17.11 M parameters.
         dropout: probability of dropping a unit before each of the last two dense layers.
-        initialization: ``"he"`` keeps the variance through ReLU layers, ``"paper"`` is Gaussian with standard
-            deviation 0.1.
+        initialization: ``"unit_variance"``, weights that sum to zero and outputs of variance 1 in every layer; ``"he"``
+            keeps the variance through ReLU layers; ``"paper"`` is Gaussian with standard deviation 0.1.
 
     Example:
         >>> AudioNet(num_classes=2)(torch.zeros(3, 1, 8000)).shape
@@ -33,7 +33,9 @@ class AudioNet(nn.Module):
     representation: ClassVar[str] = "waveform"
     input_shape: ClassVar[tuple[int, ...]] = (1, 8000)
 
-    def __init__(self, num_classes: int = 10, dropout: float = 0.5, initialization: Initialization = "he") -> None:
+    def __init__(
+        self, num_classes: int = 10, dropout: float = 0.5, initialization: Initialization = "unit_variance"
+    ) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for block, (inputs, outputs) in enumerate(pairwise(_CHANNELS)):
@@ -47,14 +49,23 @@ class AudioNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(512, num_classes),
         )
-        initialize(self, initialization, convolution_std=0.1, dense_std=0.1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        noise = _speech_like_noise(4)
+        initialize(self, initialization, noise=noise, convolution_std=0.1, dense_std=0.1)
         self.register_load_state_dict_pre_hook(_widen_kernels)  # type: ignore[no-untyped-call]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
         """Logits [B, num_classes] of waveforms [B, 1, 8000]."""
         logits: Tensor = self.classifier(self.features(input.unsqueeze(2)))
         return logits
+
+
+def _speech_like_noise(count: int) -> Tensor:
+    """Noise [B, 1, 8000] whose spectrum falls by 6 dB an octave above 100 Hz, and whose 95th percentile is 1."""
+    spectrum = torch.fft.rfft(torch.randn(count, 1, 8000))
+    frequency = torch.arange(spectrum.shape[-1])  # in Hz, for 8,000 samples are a second
+    noise = torch.fft.irfft(spectrum / frequency.clamp(min=100), n=8000)
+    return noise / (1.645 * noise.std())
 
 
 def _widen_kernels(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
