@@ -102,6 +102,8 @@ def test_faithfulness_is_constrained(network: str, capsys: pytest.CaptureFixture
 def test_an_ablation_leaves_out_everything_once(network: str) -> None:
     sweep = make_sweep(read_sweep(FOLDER / f"{network}_ablation.yaml"))
     shipped = {name for name in shipped_configs() if name.startswith("ablation/")}
+    if network == "alexnet":
+        shipped.remove("ablation/without_unit_variance")  # AudioNet's alone
     assert {point["config"] for point in sweep.grid or ()} == shipped
 
 

@@ -3,7 +3,7 @@
 Run it as a program; it prints two tables::
 
     pip install h5py scipy
-    python tests/benchmarks/cache.py --recordings 18000
+    python tests/benchmarks/cache.py
 
 The recordings are those below ``--source``, 48 kHz, each again and again with a new least significant bit, in a
 temporary folder. The original recipe reads a file, resamples it by FFT, places it in a second of silence, computes the
@@ -35,7 +35,7 @@ import soxr
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import PackedClips
 
-CHUNK = 6000  # so many that starting processes hardly counts
+CHUNK = 10_000  # so many that starting processes hardly counts
 CORES = os.cpu_count() or 1
 CLIPS = 30_000
 
@@ -147,7 +147,7 @@ def growth(paths: list[Path], root: Path, scratch: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--source", type=Path, default=Path("../shared/data/audiomnist-sample"))
-    parser.add_argument("--recordings", type=int, default=18000)
+    parser.add_argument("--recordings", type=int, default=CLIPS)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         scratch = Path(folder)
