@@ -9,6 +9,7 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from multiprocessing.queues import Queue
 from pathlib import Path
@@ -29,7 +30,7 @@ from audio_lrp.data import cache
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
 from audio_lrp.data.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
-from audio_lrp.data.fingerprint import hash_files, hash_in_parallel
+from audio_lrp.data.fingerprint import hash_files, stat_signature
 from audio_lrp.data.fsdd import FSDD
 from audio_lrp.data.parallel import (
     BATCH,
@@ -398,6 +399,19 @@ class TestKeys:
         assert shared.folder == clips.folder
         assert len(rebuilds) == 1
 
+    def test_a_copy_packed_while_another_waits_is_not_packed_again(self, root: Path, rebuilds: list[int]) -> None:
+        paths = some_recordings(root)
+        copy = root.parent / "copy"
+        shutil.copytree(root, copy)
+        place = root.parent / "caches"
+        with ThreadPoolExecutor() as pool:
+            with cache.exclusively(place):
+                waiting = pool.submit(open_clips, copy, [copy / path.name for path in paths])
+                time.sleep(0.5)  # it finds no cache and waits for the lock
+                name = cache.build(place, "Test", root, paths, stat_signature("Test", root, paths, cache.FORMAT))
+            assert waiting.result(timeout=60).folder.name == name
+        assert len(rebuilds) == 1
+
     def test_a_renamed_recording_makes_another_cache(self, root: Path, rebuilds: list[int]) -> None:
         paths = some_recordings(root)
         open_clips(root, paths)
@@ -411,11 +425,6 @@ class TestKeys:
         monkeypatch.setattr(cache, "hash_in_parallel", read)
         paths = some_recordings(root)
         assert_holds(first_clip(open_clips(root, paths)), paths[0])
-
-    def test_the_key_found_in_packing_is_the_key_looked_for(self, root: Path) -> None:
-        paths = some_recordings(root)
-        clips = open_clips(root, paths)
-        assert cache.name_of("Test", root, paths, hash_in_parallel(paths)) == clips.folder.name
 
     def test_touched_files_are_hashed_and_not_decoded_again(self, root: Path, rebuilds: list[int]) -> None:
         paths = some_recordings(root)

@@ -34,7 +34,7 @@ LongClipPolicy = Literal["energy", "center", "error"]
 """Which second of a longer clip is used: the one with the most energy, the one in the middle, or none (an error)."""
 
 ENVIRONMENT_VARIABLE: Final = "AUDIO_LRP_CACHE"
-FORMAT: Final = f"3 {SAMPLE_RATE} Hz"  # to be changed whenever the same recordings would be packed differently
+FORMAT: Final = f"4 {SAMPLE_RATE} Hz"  # to be changed whenever the same recordings would be packed differently
 SAMPLES: Final = "samples.int16"
 INDEX: Final = "index.npy"
 NAMES: Final = "names.json"
@@ -111,20 +111,20 @@ class PackedClips:
         if not paths:
             raise UserError(f"{corpus_name} has no recordings below {root}; set --data.root to the corpus's folder")
         caches = caches_folder(root, cache_dir)
-        signature = stat_signature(corpus_name, root, paths)
+        signature = stat_signature(corpus_name, root, paths, FORMAT)
         name = noted(caches, signature, len(paths))
         if name is not None:
             return cls(caches / name, root)
         name = of_same_content(caches, corpus_name, root, paths)
         try:
-            with exclusively(caches):
-                # Another process may have built it while this one waited.
-                name = (
-                    name or noted(caches, signature, len(paths)) or build(caches, corpus_name, root, paths, signature)
-                )
+            with exclusively(caches) as waited:
+                if name is None and waited:  # meanwhile another process may have built it
+                    name = noted(caches, signature, len(paths)) or of_same_content(caches, corpus_name, root, paths)
+                if name is None:
+                    name = build(caches, corpus_name, root, paths, signature)
                 remember(caches, signature, name)
         except OSError as error:
-            if name is None:  # else somebody else built it: reading is all we need
+            if name is None:  # else it is there already: reading is all we need
                 raise UserError(
                     f"the recordings of {corpus_name} cannot be packed into {caches} ({error.strerror or error}); free "
                     f"space there, or choose another folder by --data.cache_dir or the variable {ENVIRONMENT_VARIABLE}"
@@ -242,17 +242,23 @@ def name_of(corpus_name: str, root: Path, paths: Sequence[Path], hashes: Sequenc
 
 
 @contextmanager
-def exclusively(folder: Path) -> Iterator[None]:
-    """Let one process at a time write to a folder; the system lifts the lock of a process that was killed."""
+def exclusively(folder: Path) -> Iterator[bool]:
+    """Let one process at a time write to a folder; the system lifts the lock of a process that was killed.
+
+    Yields:
+        Whether another process had to be waited for.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
+    waited = False
     try:
         lock.acquire(timeout=0)
     except Timeout:
         logger.warning("another process is writing to %s: waiting for it", folder)
         lock.acquire()
+        waited = True
     try:
-        yield
+        yield waited
     finally:
         lock.release()
 
@@ -280,12 +286,12 @@ def build(caches: Path, corpus_name: str, root: Path, paths: Sequence[Path], sig
             for file in (samples, index):
                 file.flush()
                 os.fsync(file.fileno())
-        if stat_signature(corpus_name, root, paths) != signature:
+        if stat_signature(corpus_name, root, paths, FORMAT) != signature:
             raise UserError(f"recordings of {corpus_name} below {root} were changed while they were read; start again")
         name = name_of(corpus_name, root, paths, hashes)
-        if not intact(caches / name, len(paths)):  # else a copy of the corpus was packed meanwhile
-            shutil.rmtree(caches / name, ignore_errors=True)  # damaged
-            packed.rename(caches / name)
+        if (caches / name).exists():  # damaged
+            shutil.rmtree(caches / name)
+        packed.rename(caches / name)
     return name
 
 

@@ -20,8 +20,8 @@ REMEMBERED = "signatures.json"
 FACTS = attrgetter("st_size", "st_mtime_ns", "st_ctime_ns")
 
 
-def stat_signature(corpus_name: str, root: Path, paths: Sequence[Path]) -> str:
-    """A hash of the files' places, sizes and times of change: equal as long as nobody touched them.
+def stat_signature(corpus_name: str, root: Path, paths: Sequence[Path], version: str) -> str:
+    """A hash of the files' places, sizes and times of change, and of ``version``: equal while nobody touched them.
 
     Every file is asked, which takes some 3 us each, most of it in the system. The times of the folders alone would be
     had at once, but do not tell when a file is written in place. The time of a file's last change of any kind (ctime)
@@ -36,7 +36,7 @@ def stat_signature(corpus_name: str, root: Path, paths: Sequence[Path]) -> str:
         facts = array.array("q", chain.from_iterable(map(FACTS, map(os.stat, places))))
     except OSError as error:
         raise unreadable(error) from error
-    names = "\0".join([corpus_name, os.path.abspath(root), *places])  # noqa: PTH100 (keeps links)
+    names = "\0".join([version, corpus_name, os.path.abspath(root), *places])  # noqa: PTH100 (keeps links)
     return hashlib.blake2b(facts.tobytes() + os.fsencode(names), digest_size=8).hexdigest()
 
 
