@@ -8,6 +8,7 @@ from torch import nn
 
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet
+from audio_lrp.models.initialization import Initialization
 
 
 def plain_audionet() -> nn.Module:
@@ -139,3 +140,17 @@ def test_what_all_samples_have_in_common_does_not_pass_the_first_layer() -> None
     first = AudioNet().features[0]
     inner = first(torch.ones(1, 1, 1, 8000))[..., 1:-1]  # at the ends there are zeros beside the ones
     assert inner.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("network_class", [AlexNet, AudioNet])
+@pytest.mark.parametrize("initialization", ["unit_variance", "he", "paper"])
+def test_networks_begin_in_half_precision_too(
+    network_class: type[AlexNet | AudioNet], initialization: Initialization
+) -> None:
+    torch.set_default_dtype(torch.bfloat16)
+    try:
+        network = network_class(initialization=initialization)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.bfloat16}
+    assert all(parameter.isfinite().all() for parameter in network.parameters())

@@ -15,8 +15,8 @@ class AlexNet(nn.Module):
         num_classes: number of classes; with 10 the network has 12.81 M parameters.
         dropout: probability of dropping a unit before each of the last two dense layers.
         initialization: ``"he"`` keeps the variance through ReLU layers; ``"unit_variance"``, weights that sum to zero
-            and outputs of variance 1 in every layer; ``"paper"`` is Gaussian with standard deviation 0.01
-            (convolutions) and 0.005 (dense layers).
+            and, for noise from 0 to 1, outputs of variance 1 in every layer but the last; ``"paper"`` is Gaussian with
+            standard deviation 0.01 (convolutions) and 0.005 (dense layers).
 
     Example:
         >>> AlexNet(num_classes=2)(torch.zeros(3, 1, 227, 227)).shape
@@ -54,10 +54,14 @@ class AlexNet(nn.Module):
             nn.Linear(1024, num_classes),
         )
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster on CPUs and tensor cores
-        noise = torch.rand(4, *self.input_shape)
-        initialize(self, initialization, noise=noise, convolution_std=0.01, dense_std=0.005)
+        initialize(self, initialization, noise=_noise, convolution_std=0.01, dense_std=0.005)
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
         """Logits [B, num_classes] of spectrograms [B, 1, 227, 227]."""
         logits: Tensor = self.classifier(self.features(input))
         return logits
+
+
+def _noise() -> Tensor:
+    """A few spectrograms [B, 1, 227, 227] of uniform noise from 0 to 1."""
+    return torch.rand(4, *AlexNet.input_shape, dtype=torch.float32)

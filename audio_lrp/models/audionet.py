@@ -22,8 +22,9 @@ class AudioNet(nn.Module):
     Args:
         num_classes: number of classes; with 10 the network has 17.11 M parameters.
         dropout: probability of dropping a unit before each of the last two dense layers.
-        initialization: ``"unit_variance"``, weights that sum to zero and outputs of variance 1 in every layer; ``"he"``
-            keeps the variance through ReLU layers; ``"paper"`` is Gaussian with standard deviation 0.1.
+        initialization: ``"unit_variance"``, weights that sum to zero and, for noise like speech, outputs of variance 1
+            in every layer but the last; ``"he"`` keeps the variance through ReLU layers; ``"paper"`` is Gaussian with
+            standard deviation 0.1.
 
     Example:
         >>> AudioNet(num_classes=2)(torch.zeros(3, 1, 8000)).shape
@@ -49,9 +50,8 @@ class AudioNet(nn.Module):
             nn.Dropout(dropout),
             nn.Linear(512, num_classes),
         )
+        initialize(self, initialization, noise=_speech_like_noise, convolution_std=0.1, dense_std=0.1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-        noise = _speech_like_noise(4)
-        initialize(self, initialization, noise=noise, convolution_std=0.1, dense_std=0.1)
         self.register_load_state_dict_pre_hook(_widen_kernels)  # type: ignore[no-untyped-call]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
@@ -60,9 +60,9 @@ class AudioNet(nn.Module):
         return logits
 
 
-def _speech_like_noise(count: int) -> Tensor:
-    """Noise [B, 1, 8000] whose spectrum falls by 6 dB an octave above 100 Hz, and whose 95th percentile is 1."""
-    spectrum = torch.fft.rfft(torch.randn(count, 1, 8000))
+def _speech_like_noise() -> Tensor:
+    """A few waveforms [B, 1, 8000] whose spectra fall by 6 dB an octave above 100 Hz, their 95th percentile 1."""
+    spectrum = torch.fft.rfft(torch.randn(4, *AudioNet.input_shape, dtype=torch.float32))
     frequency = torch.arange(spectrum.shape[-1])  # in Hz, for 8,000 samples are a second
     noise = torch.fft.irfft(spectrum / frequency.clamp(min=100), n=8000)
     return noise / (1.645 * noise.std())

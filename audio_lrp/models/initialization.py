@@ -1,5 +1,6 @@
 """Initial weights."""
 
+from collections.abc import Callable
 from typing import Any, Literal, get_args
 
 import torch
@@ -11,7 +12,12 @@ Initialization = Literal["unit_variance", "he", "paper"]
 
 
 def initialize(
-    network: nn.Module, initialization: Initialization, *, noise: Tensor, convolution_std: float, dense_std: float
+    network: nn.Module,
+    initialization: Initialization,
+    *,
+    noise: Callable[[], Tensor],
+    convolution_std: float,
+    dense_std: float,
 ) -> None:
     """Draw a network's initial weights.
 
@@ -19,7 +25,7 @@ def initialize(
         network: changed in place.
         initialization: ``"unit_variance"``, see :func:`unit_variance_initialization`, ``"he"``, see
             :func:`he_initialization`, or ``"paper"``, see :func:`gaussian_initialization`.
-        noise: inputs [B, ...] for ``"unit_variance"``.
+        noise: draws inputs [B, ...] for ``"unit_variance"``.
         convolution_std: standard deviation of the paper's convolutions.
         dense_std: standard deviation of the paper's dense layers.
 
@@ -31,7 +37,7 @@ def initialize(
             f"unknown initialization {initialization!r}: it is one of {', '.join(get_args(Initialization))}"
         )
     if initialization == "unit_variance":
-        unit_variance_initialization(network, noise)
+        unit_variance_initialization(network, noise())
     elif initialization == "he":
         he_initialization(network)
     else:
@@ -44,27 +50,28 @@ def unit_variance_initialization(network: nn.Module, noise: Tensor) -> None:
     Layer-sequential unit variance (Mishkin and Matas 2016), with noise in the place of recordings. Weights that sum
     to zero are blind to what all their inputs have in common: the lowest frequencies, where most of speech's energy
     lies, in the first layer, and the means that ReLU and pooling leave in later ones. With others these drown what
-    tells sounds apart. The last layer is ten times smaller, so that training begins with all classes about as likely.
+    tells sounds apart. The outputs of the last layer are ten times smaller, so that training begins with all classes
+    about as likely.
 
     Args:
-        network: changed in place.
+        network: changed in place; its last layer is the last of its modules.
         noise: inputs [B, ...].
     """
     he_initialization(network)
     layers = [module for module in network.modules() if isinstance(module, nn.Conv2d | nn.Linear)]
 
-    def scale(layer: nn.Module, inputs: tuple[Any, ...]) -> None:
-        """Before a layer runs: those before it have their final weights."""
-        weight = layer.get_parameter("weight")
-        weight -= weight.mean(dim=tuple(range(1, weight.dim())), keepdim=True)
-        weight /= layer.forward(*inputs).std()
-        if layer is layers[-1]:
-            weight /= 10
+    def scale(layer: nn.Module, _: tuple[Any, ...], output: Tensor) -> Tensor:
+        deviation = output.std()
+        layer.get_parameter("weight").div_(deviation)
+        return output / deviation
 
     training = network.training
-    hooks = [layer.register_forward_pre_hook(scale) for layer in layers]
     with torch.no_grad():
-        network.eval()(noise)
+        for layer in layers:
+            layer.weight -= layer.weight.mean(dim=tuple(range(1, layer.weight.dim())), keepdim=True)
+        hooks = [layer.register_forward_hook(scale) for layer in layers]
+        network.eval()(noise.to(layers[0].weight.dtype))
+        layers[-1].weight /= 10
     network.train(training)
     for hook in hooks:
         hook.remove()
