@@ -35,7 +35,7 @@ class SavedNetwork:
         network: the network with its trained weights, in eval mode on the CPU.
         representation: what turns signals [B, 8000] in int16 scale into the network's inputs.
         class_names: the classes' names in the order of their indices.
-        placement: how clips shorter than a second were placed in training.
+        placement: how clips shorter than a second were placed within it.
     """
 
     network: nn.Module
@@ -80,9 +80,9 @@ def load_network(checkpoint: str | Path, plugins: Collection[str] = ()) -> Saved
         raise UserError(f"the weights in {checkpoint} do not fit {type(network).__name__}: {reason}") from error
     representation = _make_representation(checkpoint, settings["representation"], description)
     check_network(network, representation.shape, num_classes)
-    placement = description.get("placement", "random")
-    if placement not in get_args(Placement):
-        raise UserError(f"{checkpoint} was trained with the placement {placement!r}, which is not known here")
+    placement = description.get("placement")
+    if placement not in get_args(Placement):  # an older checkpoint, or a plugin's data with placements of their own
+        placement = "random"
     return SavedNetwork(network.eval(), representation, _class_names(description, num_classes), placement)
 
 

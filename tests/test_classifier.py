@@ -1,6 +1,7 @@
 """The LightningModule: learning, metrics, recipes, and its refusals."""
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import lightning as L
@@ -216,3 +217,13 @@ def test_default_schedule_by_epoch_is_refused(tones: CorpusDataModule, tmp_path:
 def test_impossible_warmup_is_refused(warmup: float) -> None:
     with pytest.raises(UserError, match="share of the training"):
         WarmupCosine(torch.optim.SGD(Linear(2).parameters(), lr=1), warmup=warmup)
+
+
+@pytest.mark.parametrize(("placement", "stored"), [("centered", {"placement": "centered"}), (object(), {})])
+def test_placements_go_into_the_checkpoint_by_name(placement: object, stored: dict[str, str]) -> None:
+    """Others, of a plugin's data module, would make the checkpoint unreadable."""
+    classifier = Classifier(Linear, num_classes=10, representation="waveform")
+    classifier._trainer = SimpleNamespace(datamodule=SimpleNamespace(placement=placement))
+    checkpoint: dict[str, Any] = {}
+    classifier.on_save_checkpoint(checkpoint)
+    assert checkpoint["audio_lrp"] == stored

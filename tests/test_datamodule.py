@@ -190,14 +190,14 @@ def test_long_clips_are_refused_before_training(corpus: ToneCorpus) -> None:
         CorpusDataModule(corpus, num_folds=3, long_clips="error").prepare_data()
 
 
-@pytest.mark.parametrize("long_clips", ["energy", "center"])
+@pytest.mark.parametrize(("long_clips", "placement"), [("energy", "random"), ("center", "centered")])
 def test_preloaded_clips_are_those_that_are_read(
-    corpus: ToneCorpus, long_clips: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    corpus: ToneCorpus, long_clips: str, placement: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     corpus.prepare()
     soundfile.write(corpus.recordings[0].path, np.sin(np.arange(20_000) / 9) * np.linspace(0, 1, 20_000), 8000)
     further = ToneCorpus(tmp_path / "further", speakers=3, repetitions=1)
-    options = {"long_clips": long_clips, "training_corpora": [further], "batch_size": 7}
+    options = {"long_clips": long_clips, "training_corpora": [further], "batch_size": 7, "placement": placement}
     reading, preloading = (
         ready(ToneCorpus(corpus.root), **options, preload_to_device=preload) for preload in (False, True)
     )
@@ -232,6 +232,8 @@ def test_centered_clips_move_in_training_by_no_more_than_the_jitter(corpus: Tone
     middle = datamodule.represent(batches(ready(corpus).train_dataloader()))
     epochs, recorder = offsets_by_epoch(datamodule, tmp_path)
     expected = dict(zip(middle.index.tolist(), middle.offset.tolist(), strict=True))
+    for _, batch in recorder.seen:
+        assert ((batch.offset >= 0) & (batch.offset + batch.length <= 8000)).all()
     for offsets in epochs:
         moved = [offset - expected[index] for index, offset in offsets.items()]
         assert max(map(abs, moved)) <= 30

@@ -177,11 +177,12 @@ def test_long_recordings_are_explained_in_overlapping_windows(tmp_path, waveform
     assert len(list(folder.glob("*.png"))) == 8
 
 
+@pytest.mark.parametrize("placement", ["random", "centered"])
 @pytest.mark.parametrize("length", [1, 7999, 8000, 8001, 12000, 20001])
-def test_windows_cover_every_sample(length) -> None:
+def test_windows_cover_every_sample(length, placement) -> None:
     samples = np.arange(1, length + 1, dtype=np.float32)
     covered = np.zeros(length)
-    for window in windows(samples):
+    for window in windows(samples, placement):
         part = window.signal[window.offset : window.offset + window.length]
         np.testing.assert_array_equal(part, samples[window.begin : window.begin + window.length])
         assert window.signal.shape == (8000,)
@@ -336,10 +337,10 @@ def test_short_recordings_lie_where_the_network_learned_to_expect_them(tmp_path,
         np.testing.assert_allclose(found[0], expected, atol=1e-3)  # the cache rounds to 16 bits
 
 
-def test_an_unknown_placement_is_refused(tmp_path) -> None:
-    path = checkpoint(tmp_path / "s.ckpt", WaveformNetwork(2), "waveform", 2, placement="left")
-    with pytest.raises(UserError, match=r"s\.ckpt was trained with the placement 'left', which is not known here"):
-        load_network(path)
+@pytest.mark.parametrize("description", [{}, {"placement": "left"}])
+def test_placements_of_older_checkpoints_and_of_plugins_are_not_followed(tmp_path, description) -> None:
+    path = checkpoint(tmp_path / "s.ckpt", WaveformNetwork(2), "waveform", 2, **description)
+    assert load_network(path).placement == "random"
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import numpy as np
 import scipy.stats
 import torch
 
-from audio_lrp.data.placement import centered_offsets, place, random_offsets, random_shifts
+from audio_lrp.data.placement import centered_offsets, place, random_offsets, random_shifts, within_second
 
 
 def test_place_equals_numpy_loop() -> None:
@@ -92,3 +92,8 @@ def test_shifts_are_uniform_to_both_sides() -> None:
     assert counts.sum() == 100_000
     assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
     assert (random_shifts(torch.arange(10), 0, seed=0, epoch=0) == 0).all()
+
+
+def test_shifted_clips_stay_in_the_second_as_a_whole() -> None:
+    offset, length = torch.tensor([-3, 5, 2998, 10]), torch.tensor([5000, 5000, 5003, 8000])
+    assert within_second(offset, length).tolist() == [0, 5, 2997, 0]

@@ -145,16 +145,11 @@ class TestTables:
             assert 0 <= rows[network]["validation_accuracy"] <= 1
             assert rows[network]["composite"] == "epsilon_alpha2_beta1"
 
-    @pytest.mark.parametrize(
-        ("network", "task", "placement"), [("alexnet", "gender", "random"), ("audionet", "digit", "centered")]
-    )
-    def test_clips_lie_as_they_did_in_training(
-        self, study: Path, options: list[str], network: str, task: str, placement: str
-    ) -> None:
+    def test_clips_lie_as_they_did_in_training(self, study: Path, options: list[str]) -> None:
         corpus, budget = (option.partition("=")[2] for option in options)
         settings = load_budget(Path(budget))
         measured = Study(study, find_corpus(corpus, settings.synthetic), settings)
-        assert subject.load_subject(measured, Cell(network, task, 1)).data.placement == placement
+        assert subject.load_subject(measured, Cell("audionet", "digit", 1)).data.placement == "centered"
 
     def test_predictions_name_the_test_speakers_files(self, study: Path, corpus: Path) -> None:
         clips = predictions(study, "alexnet-gender-fold1")

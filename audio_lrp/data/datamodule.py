@@ -63,8 +63,9 @@ class CorpusDataModule(L.LightningDataModule):
         num_workers: worker processes of each data loader; 0 reads in the main process.
         seed: seeds the order of training clips and all placements.
         placement: where a clip lies within its second. ``"random"``: in training elsewhere in every epoch.
-            ``"fixed"``, as in the paper: at random, too, but always at the same place; so it is in validation and
-            test with ``"random"``, too. ``"centered"``: the centroid of its amplitude lies in the middle, see
+            ``"fixed"``, as in the paper: always at the same share, once drawn, of the space left around it; with
+            ``"random"``, validation and test are placed like this. ``"centered"``: the centroid of its amplitude, in
+            training after augmentation, lies in the middle as far as there is room, see
             :func:`~audio_lrp.data.placement.centered_offsets`, in training up to ``jitter`` samples away.
         jitter: samples by which centered clips are moved at most in training, elsewhere in every epoch.
         long_clips: clips longer than a second: ``"energy"`` keeps their loudest second, ``"center"`` the middle one,
@@ -319,6 +320,7 @@ class CorpusDataModule(L.LightningDataModule):
     def _offsets(self, batch: Batch, epoch: int) -> Tensor:
         """First sample [B] of each clip within its second."""
         if self.placement != "centered":
+            epoch = epoch if self.placement == "random" else _EVALUATION_EPOCH
             return random_offsets(batch.index, batch.length, seed=self.seed, epoch=epoch)
         offset = centered_offsets(batch.input, batch.length)
         if epoch == _EVALUATION_EPOCH:
@@ -341,7 +343,7 @@ class CorpusDataModule(L.LightningDataModule):
         for augmentation in self.augmentations:
             clip, length = augmentation.change_clip(clip, length)
         changed = Batch(clip, batch.label, batch.speaker, batch.offset, length, batch.index)
-        changed = self.represent(changed, _EVALUATION_EPOCH if self.placement == "fixed" else epoch)
+        changed = self.represent(changed, epoch)
         for augmentation in self.augmentations:
             changed.input = augmentation.change_input(changed.input, self.input_representation.silence)
         return changed

@@ -67,8 +67,9 @@ def random_shifts(index: Tensor, largest: int, *, seed: int, epoch: int) -> Tens
 def centered_offsets(clip: Tensor, length: Tensor) -> Tensor:
     """Offsets that put the centroid of each clip's amplitude into the middle of the second, as far as it has room.
 
-    Silence before or after the speech hardly moves it, so that words lie upon one another however they were cut. It
-    is computed in integers: to the sample the same on every device and in every batch.
+    Silence before or after the speech does not move it: words lie upon one another however they were cut, unless the
+    clip leaves less room than that takes. It is computed in integers, whose sums do not depend on their order, and so
+    not on the batch.
 
     Args:
         clip: samples of any scale, each clip from sample 0, zeros after it, [B, 8000].

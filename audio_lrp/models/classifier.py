@@ -163,10 +163,11 @@ class Classifier(L.LightningModule):
         datamodule = getattr(self._trainer, "datamodule", None)
         names = getattr(datamodule, "class_names", None)
         scale = getattr(getattr(datamodule, "input_representation", None), "scale", None)
+        placement = getattr(datamodule, "placement", None)
         facts = {
             "class_names": None if names is None else list(names),
             "spectrogram_scale": scale,
-            "placement": getattr(datamodule, "placement", None),
+            "placement": placement if isinstance(placement, str) else None,
         }
         known = {name: value for name, value in facts.items() if value is not None}
         checkpoint.setdefault("audio_lrp", {}).update(known)
