@@ -64,7 +64,7 @@ def _speech_like_noise() -> Tensor:
     """A few waveforms [B, 1, 8000] whose spectra fall by 6 dB an octave above 100 Hz, their 95th percentile 1."""
     spectrum = torch.fft.rfft(torch.randn(4, *AudioNet.input_shape, dtype=torch.float32))
     frequency = torch.arange(spectrum.shape[-1])  # in Hz, for 8,000 samples are a second
-    noise = torch.fft.irfft(spectrum / frequency.clamp(min=100), n=8000)
+    noise: Tensor = torch.fft.irfft(spectrum / frequency.clamp(min=100), n=8000)
     return noise / (1.645 * noise.std())
 
 
