@@ -135,8 +135,8 @@ def explain(
     """Explain what the network of a checkpoint hears in recordings.
 
     Recordings may have any sampling rate and number of channels. A recording longer than a second is explained in
-    windows of a second, every half second; a shorter one lies in the middle of a second of silence, with the centroid
-    of its amplitude where the network was trained on centered clips.
+    windows of a second, every half second; a shorter one lies in the middle of a second of silence. Where the network
+    was trained on centered clips, every window is moved so that the centroid of its amplitude lies in its middle.
 
     Args:
         checkpoint: a ``.ckpt`` file of ``audio-lrp fit``; nothing else of the training is needed.

@@ -100,8 +100,8 @@ def windows(samples: NDArray[np.float32], placement: Placement = "random") -> li
 
     Args:
         samples: the recording at 8 kHz [N], N > 0.
-        placement: how the network's training clips were placed. With ``"centered"``, it is the centroid of a shorter
-            recording's amplitude that lies in the middle.
+        placement: how the network's training clips were placed. With ``"centered"``, each window is moved so that the
+            centroid of the amplitude that it holds lies in its middle.
 
     Example:
         >>> [(window.begin, window.length, window.offset) for window in windows(np.ones(6000, dtype=np.float32))]
@@ -109,13 +109,17 @@ def windows(samples: NDArray[np.float32], placement: Placement = "random") -> li
         >>> [window.begin for window in windows(np.ones(17000, dtype=np.float32))]
         [0, 4000, 8000, 9000]
     """
-    length = min(len(samples), NUM_SAMPLES)
-    offset = (NUM_SAMPLES - length) // 2
+    last = len(samples) - NUM_SAMPLES
+    begins = [*range(0, last, NUM_SAMPLES // 2), last] if last > 0 else [-(-last // 2)]
     if placement == "centered":
-        clip = np.pad(samples[:length], (0, NUM_SAMPLES - length))
-        offset = int(centered_offsets(torch.from_numpy(clip)[None], torch.tensor([length])))
-    last = len(samples) - length
-    return [
-        Window(np.pad(samples[begin : begin + length], (offset, NUM_SAMPLES - length - offset)), begin, length, offset)
-        for begin in [*range(0, last, NUM_SAMPLES // 2), last]
-    ]
+        signals = torch.from_numpy(np.stack([_window(samples, begin).signal for begin in begins]))
+        begins = sorted(set((torch.tensor(begins) - centered_offsets(signals)).tolist()))
+    return [_window(samples, begin) for begin in begins]
+
+
+def _window(samples: NDArray[np.float32], start: int) -> Window:
+    """The second of a recording from ``start`` on, which may lie before its first sample."""
+    begin, end = max(start, 0), min(start + NUM_SAMPLES, len(samples))
+    offset = begin - start
+    signal = np.pad(samples[begin:end], (offset, NUM_SAMPLES - offset - (end - begin)))
+    return Window(signal, begin, end - begin, offset)

@@ -21,10 +21,10 @@ from audio_lrp.data.joined import JoinedDataset
 from audio_lrp.data.placement import (
     Placement,
     centered_offsets,
+    part_within_second,
     place,
     random_offsets,
     random_shifts,
-    within_second,
 )
 from audio_lrp.data.representation import (
     NUM_SAMPLES,
@@ -65,8 +65,9 @@ class CorpusDataModule(L.LightningDataModule):
         placement: where a clip lies within its second. ``"random"``: in training elsewhere in every epoch.
             ``"fixed"``, as in the paper: always at the same share, once drawn, of the space left around it; with
             ``"random"``, validation and test are placed like this. ``"centered"``: the centroid of its amplitude, in
-            training after augmentation, lies in the middle as far as there is room, see
-            :func:`~audio_lrp.data.placement.centered_offsets`, in training up to ``jitter`` samples away.
+            training after augmentation, lies in the middle, see
+            :func:`~audio_lrp.data.placement.centered_offsets`, in training up to ``jitter`` samples away; what does not
+            fit into the second is cut off.
         jitter: samples by which centered clips are moved at most in training, elsewhere in every epoch.
         long_clips: clips longer than a second: ``"energy"`` keeps their loudest second, ``"center"`` the middle one,
             ``"error"`` refuses them.
@@ -109,8 +110,8 @@ class CorpusDataModule(L.LightningDataModule):
         ):
             if value not in get_args(choices):
                 raise UserError(f"unknown {name} {value!r}: data.{name} is one of {', '.join(get_args(choices))}")
-        if not 0 <= jitter <= NUM_SAMPLES:
-            raise UserError(f"data.jitter is a number of samples from 0 to {NUM_SAMPLES}, got {jitter}")
+        if not 0 <= jitter < NUM_SAMPLES // 2:
+            raise UserError(f"data.jitter is a number of samples from 0 to {NUM_SAMPLES // 2 - 1}, got {jitter}")
         if batch_size < 1 or num_workers < 0:
             raise UserError(
                 "data.batch_size must be at least 1 and data.num_workers at least 0, "
@@ -315,18 +316,18 @@ class CorpusDataModule(L.LightningDataModule):
         offset = self._offsets(batch, epoch)
         signal = place(batch.input, offset)
         network_input = self.input_representation.to(signal.device)(signal)
-        return Batch(network_input, batch.label, batch.speaker, offset, batch.length, batch.index)
+        first, length = part_within_second(offset, batch.length)
+        return Batch(network_input, batch.label, batch.speaker, first, length, batch.index)
 
     def _offsets(self, batch: Batch, epoch: int) -> Tensor:
-        """First sample [B] of each clip within its second."""
+        """Where in the second each clip begins [B], negative where its beginning is cut off."""
         if self.placement != "centered":
             epoch = epoch if self.placement == "random" else _EVALUATION_EPOCH
             return random_offsets(batch.index, batch.length, seed=self.seed, epoch=epoch)
-        offset = centered_offsets(batch.input, batch.length)
-        if epoch == _EVALUATION_EPOCH:
-            return offset
-        shift = random_shifts(batch.index, self.jitter, seed=self.seed, epoch=epoch)
-        return within_second(offset + shift, batch.length)
+        offset = centered_offsets(batch.input)
+        if epoch != _EVALUATION_EPOCH:
+            offset += random_shifts(batch.index, self.jitter, seed=self.seed, epoch=epoch)
+        return offset
 
     def _filled(self, batch: Batch) -> Batch:
         """The batch with its clips, out of the memory of its device where it came without."""
@@ -374,7 +375,8 @@ class CorpusDataModule(L.LightningDataModule):
 
     def signals(self, batch: Batch) -> torch.Tensor:
         """The signals behind the network inputs of `examples`: placed clips in int16 scale, on the CPU [B, 8000]."""
-        return place(self._read(batch.index.cpu()), batch.offset.cpu())
+        clips = replace(batch.to("cpu"), input=self._read(batch.index.cpu()))
+        return place(clips.input, self._offsets(clips, _EVALUATION_EPOCH))
 
     def _read(self, index: torch.Tensor) -> torch.Tensor:
         """Clips of the corpus in int16 scale, from sample 0 on, on the CPU [B, 8000]."""

@@ -64,24 +64,22 @@ def random_shifts(index: Tensor, largest: int, *, seed: int, epoch: int) -> Tens
     return ((_random_bits(index, seed, epoch) * (2 * largest + 1)) >> 32) - largest
 
 
-def centered_offsets(clip: Tensor, length: Tensor) -> Tensor:
-    """Offsets that put the centroid of each clip's amplitude into the middle of the second, as far as it has room.
+def centered_offsets(clip: Tensor) -> Tensor:
+    """Offsets that put the centroid of each clip's amplitude into the middle of the second.
 
-    Silence before or after the speech does not move it: words lie upon one another however they were cut, unless the
-    clip leaves less room than that takes. It is computed in integers, whose sums do not depend on their order, and so
-    not on the batch.
+    Silence before or after the speech does not move it: words lie upon one another however they were cut. It is
+    computed in integers, whose sums do not depend on their order, and so not on the batch.
 
     Args:
         clip: samples of any scale, each clip from sample 0, zeros after it, [B, 8000].
-        length: number of samples of each clip, int64 [B].
 
     Returns:
-        First sample of each clip, int64 [B], from 0 to ``8000 - length``.
+        First sample of each clip, int64 [B], negative where its beginning does not fit into the second; 0 for silence.
 
     Example:
         >>> clip = torch.zeros(1, 8000)
         >>> clip[0, 300:401] = 1.0  # a sound after a while of silence
-        >>> centered_offsets(clip, torch.tensor([1000]))
+        >>> centered_offsets(clip)
         tensor([3650])
     """
     amplitude = clip.abs()
@@ -89,21 +87,28 @@ def centered_offsets(clip: Tensor, length: Tensor) -> Tensor:
     weight = (amplitude / peak.masked_fill(peak == 0, 1) * 32767).round().long()
     total = weight.sum(dim=1)
     centroid = (weight * torch.arange(clip.shape[1], device=clip.device)).sum(dim=1) // total.clamp(min=1)
-    offset = NUM_SAMPLES // 2 - torch.where(total > 0, centroid, length // 2)
-    return within_second(offset, length)
+    return torch.where(total > 0, NUM_SAMPLES // 2 - centroid, 0)
 
 
-def within_second(offset: Tensor, length: Tensor) -> Tensor:
-    """The offsets [B] nearest to ``offset`` at which clips of ``length`` [B] lie in the second as a whole."""
-    return torch.minimum(offset.clamp(min=0), NUM_SAMPLES - length)
+def part_within_second(offset: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of clips of ``length`` [B] at ``offset`` [B] that lies in the second: its first sample and its length.
+
+    Example:
+        >>> part_within_second(torch.tensor([-100, 2000, 7000]), torch.tensor([500, 500, 5000]))
+        (tensor([   0, 2000, 7000]), tensor([ 400,  500, 1000]))
+    """
+    first = offset.clamp(min=0)
+    return first, (offset + length).clamp(max=NUM_SAMPLES) - first
 
 
 def place(clip: Tensor, offset: Tensor) -> Tensor:
-    """Move clips [B, 8000] that begin at sample 0 to begin at ``offset`` [B], zeros before.
+    """Move clips [B, 8000] that begin at sample 0 to begin at ``offset`` [B], zeros where they leave room.
 
     Example:
-        >>> place(torch.tensor([[1.0, 2.0, 0.0, 0.0]]), torch.tensor([2]))
-        tensor([[0., 0., 1., 2.]])
+        >>> place(torch.tensor([[1.0, 2.0, 0.0, 0.0], [1.0, 2.0, 3.0, 0.0]]), torch.tensor([2, -1]))
+        tensor([[0., 0., 1., 2.],
+                [2., 3., 0., 0.]])
     """
+    last = clip.shape[1] - 1
     source = torch.arange(clip.shape[1], device=clip.device) - offset[:, None]
-    return clip.gather(1, source.clamp(min=0)).masked_fill(source < 0, 0.0)
+    return clip.gather(1, source.clamp(0, last)).masked_fill((source < 0) | (source > last), 0.0)
