@@ -28,11 +28,12 @@ from waiting import wait_until
 
 from audio_lrp.names import BUDGETS
 from audio_lrp.saved_network import load_network
-from audio_lrp.study import run, subject, training, work
+from audio_lrp.study import plan, run, subject, training, work
 from audio_lrp.study.budget import SyntheticSize, find_budget, load_budget
 from audio_lrp.study.charts import figures
 from audio_lrp.study.corpora import find_corpus
 from audio_lrp.study.plan import Cell, Study
+from audio_lrp.study.recipe import read_recipe
 from audio_lrp.study.reported import REPORTED
 from audio_lrp.study.tables import collect
 from audio_lrp.study.training import fit_settings
@@ -304,11 +305,11 @@ class TestRunning:
         """The best checkpoint holds what was validated; the last one shows that the average goes on after two steps."""
         decay = 0.5
         average = {"class_path": "EMAWeightAveraging", "init_args": {"decay": decay}}
-        read = training.read_recipe
+        read = read_recipe
         cell = tmp_path / "study" / "cells" / "audionet-digit-fold0"
 
-        def averaging(of: Cell) -> dict[str, Any]:
-            recipe = read(of)
+        def averaging(name: str) -> dict[str, Any]:
+            recipe = read(name)
             shipped = "WeightAveragingCallback"  # its decay is not constant: slower to check by hand
             others = (item for item in recipe["trainer"]["callbacks"] if item["class_path"] != shipped)
             recipe["trainer"]["callbacks"] = [average, *others]
@@ -443,7 +444,7 @@ class TestSettings:
         budget = load_budget(find_budget("short"))
         made = Study(Path("/study"), find_corpus(str(corpus), budget.synthetic), budget)
         settings = fit_settings(made, Cell(network, task, 2))
-        recipe = training.read_recipe(Cell(network, task, 2))
+        recipe = read_recipe(f"{network}_{task}")
         assert settings["model"] == recipe["model"]
         assert settings["data"]["init_args"]["augmentations"] == recipe["data"]["init_args"]["augmentations"]
         for name in ("max_steps", "val_check_interval", "precision"):
@@ -473,6 +474,7 @@ class TestSettings:
             ({"explained_clips": 0}, "has 0 for explained_clips: give a number above 0"),
             ({"fractions": [0, 0.5, 1]}, "lacks the fraction 0.01"),
             ({"steps": "many"}, "steps"),
+            ({"steps": {"audionet_age": 4}}, "has steps for 'audionet_age': choose from alexnet_digit, alexnet_gender"),
             ({"speed": 1}, "speed"),
             ({"synthetic_voices": 1000}, "1000 synthetic_voices: give 0, or 2 to 224"),
         ):
@@ -521,10 +523,16 @@ class TestMistakes:
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
     def test_another_study_and_a_damaged_one(
-        self, study: Path, options: list[str], tmp_path: Path, capsys: Any
+        self, study: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
     ) -> None:
         assert exit_code("study", options[0], "--budget=tiny", f"--output={study}") == 1
         assert "a study with another budget" in capsys.readouterr().err
+        recipe = read_recipe("audionet_digit")
+        recipe["data"]["init_args"]["placement"] = "random"  # as another version of the package might
+        with monkeypatch.context() as patch:
+            patch.setattr(plan, "read_recipe", lambda name: recipe)
+            assert exit_code("study", *options, f"--output={study}") == 1
+        assert "a study with other recipes" in capsys.readouterr().err
         (tmp_path / "study.json").write_text('{"format": 1, "corp')
         assert exit_code("study", *options, f"--output={tmp_path}") == 1
         assert "study.json is damaged" in capsys.readouterr().err

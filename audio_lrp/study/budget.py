@@ -12,6 +12,7 @@ from audio_lrp.faithfulness.curves import check_fractions
 from audio_lrp.faithfulness.methods import METHODS
 from audio_lrp.names import BUDGETS
 from audio_lrp.nearest import did_you_mean, nearest_path
+from audio_lrp.study.recipe import RECIPES
 
 COMPARED_FRACTIONS: Final = (0.01, 0.05, 0.1)
 """Fractions of a clip at which orders of removal are compared."""
@@ -96,6 +97,9 @@ def load_budget(path: Path) -> Budget:
     unknown = [name for name in budget.competitors if name not in METHODS]
     if unknown:
         raise UsageError(f"the budget {path} names {unknown[0]!r} as a competitor: choose from {', '.join(METHODS)}")
+    unknown = [name for name in budget.steps if name not in RECIPES]
+    if unknown:
+        raise UsageError(f"the budget {path} has steps for {unknown[0]!r}: choose from {', '.join(RECIPES)}")
     counts = {name: getattr(budget, name) for name in ("batch_size", "validate_every", "generated_folds")}
     counts["explained_clips"] = budget.explained_clips if budget.explained_clips is not None else 1
     for name, count in counts.items():

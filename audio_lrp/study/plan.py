@@ -14,6 +14,7 @@ from audio_lrp.errors import UsageError, UserError
 from audio_lrp.names import DEFAULT_COMPOSITE
 from audio_lrp.study.budget import Budget
 from audio_lrp.study.corpora import StudyCorpus
+from audio_lrp.study.recipe import read_recipe
 from audio_lrp.tracking.files import replacing
 
 FILENAME: Final = "study.json"
@@ -83,6 +84,7 @@ class Study:
             "audio_lrp": __version__,
             "corpus": self.corpus.identity(),
             "budget": asdict(self.budget),
+            "recipes": {name: read_recipe(name) for name in self.budget.steps},
             "composite": self.composite,
             "folds": {task: len(self.folds(task)) for task in tasks},
         }
@@ -165,6 +167,11 @@ def open_study(study: Study) -> None:
         raise UserError(
             f"{study.folder} holds a study with another {different[0]}: choose another place with --output, "
             "or the options that it was begun with"
+        )
+    if found.get("recipes") != wanted["recipes"]:
+        raise UserError(
+            f"{study.folder} holds a study with other recipes, of another version of audio-lrp "
+            f"(it was begun with {found.get('audio_lrp')}): choose another place with --output, or install that version"
         )
 
 

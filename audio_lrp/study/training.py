@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import yaml
 
-import audio_lrp.configs
 from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.data import SyntheticDigits
 from audio_lrp.errors import UserError
 from audio_lrp.study.claims import Claim
 from audio_lrp.study.plan import Cell, Study
+from audio_lrp.study.recipe import read_recipe
 from audio_lrp.tracking.checkpoint_io import write_checkpoint
 from audio_lrp.tracking.files import replacing
 
@@ -33,17 +33,10 @@ class TrainingFailedError(Exception):
     """A training ended with an error; the message is the last line it printed."""
 
 
-def read_recipe(cell: Cell) -> dict[str, Any]:
-    """The shipped configuration of a cell's network and task."""
-    path = Path(audio_lrp.configs.__path__[0]) / f"{cell.recipe}.yaml"
-    recipe: dict[str, Any] = yaml.safe_load(path.read_text())
-    return recipe
-
-
 def fit_settings(study: Study, cell: Cell) -> dict[str, Any]:
     """The recipe with the study's corpus, budget and folders."""
     folder, budget = study.cell_folder(cell), study.budget
-    settings = read_recipe(cell)
+    settings = read_recipe(cell.recipe)
     settings["run"] = {"root": str(folder), "experiment": "training"}
     settings["data"]["class_path"] = "CorpusDataModule"
     settings["data"]["init_args"] |= {
