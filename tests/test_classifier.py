@@ -1,5 +1,7 @@
 """The LightningModule: learning, metrics, recipes, and its refusals."""
 
+import copy
+import threading
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -227,3 +229,26 @@ def test_placements_go_into_the_checkpoint_by_name(placement: object, stored: di
     checkpoint: dict[str, Any] = {}
     classifier.on_save_checkpoint(checkpoint)
     assert checkpoint["audio_lrp"] == stored
+
+
+def test_a_copy_shares_what_makes_the_optimizer() -> None:
+    """A configuration's hold on to the command line, and so to a trainer that may have started processes."""
+
+    class MakesOptimizer:
+        def __init__(self) -> None:
+            self.process = threading.Lock()  # cannot be copied, as a process cannot
+
+        def __call__(self, parameters: Any) -> torch.optim.Optimizer:
+            return adam(parameters)
+
+    classifier = Classifier(Linear, num_classes=10, representation="waveform", optimizer=MakesOptimizer())
+    classifier.eval()
+    with pytest.raises(TypeError, match="cannot pickle"):
+        copy.deepcopy(classifier.make_optimizer)
+    copied = copy.deepcopy(classifier)
+    assert copied.make_optimizer is classifier.make_optimizer
+    waveform = torch.randn(2, 1, 8000)
+    assert torch.equal(copied(waveform), classifier(waveform))
+    assert not copied.training
+    copied.network.dense.weight.data += 1
+    assert not torch.equal(copied(waveform), classifier(waveform))

@@ -130,13 +130,13 @@ def test_runs(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
         run_in_small = []
         if words[0] in COMMANDS and COMMANDS[words[0]].module == LIGHTNING and "--help" not in words:
             steps = ["--trainer.max_steps=2"] if words[0] == "fit" else []
-            run_in_small = [*TINY, *steps, "--trainer.callbacks=null"]
+            run_in_small = [*TINY, *steps]
         monkeypatch.setenv("WANDB_MODE", "offline")  # whatever the command says: there is no account
         if "trainer/ddp" in words:  # a process group and its variables would stay in this process, and its port taken
-            command = [sys.executable, "-m", "audio_lrp", *words, *run_in_small]
+            command = [sys.executable, "-m", "audio_lrp", *words, *run_in_small, "--trainer.devices=2"]
             subprocess.run(command, check=True, capture_output=True, timeout=300)
             continue
-        code = exit_code(*words, *run_in_small)
+        code = exit_code(*words, *run_in_small, *(["--trainer.callbacks=null"] if run_in_small else []))
         assert code == 0, f"{line}\n{capsys.readouterr().err}"
     assert Path("explanations/index.html").is_file()
     assert Path("seven/index.html").is_file()

@@ -141,14 +141,19 @@ class TestRecord:
     @pytest.mark.slow
     def test_two_processes_share_one_folder(self, corpus: Path) -> None:
         options = [*tiny_run(corpus), "--config=trainer/ddp", "--trainer.accelerator=cpu", "--run.test_after_fit=true"]
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "audio_lrp", "fit", *options, "--trainer.devices=2"]
+        options += ["--trainer.devices=2", "--trainer.callbacks+=WeightAveragingCallback"]  # which copies the module
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+        environment.pop("OMP_NUM_THREADS", None)  # Lightning shares the threads
+        command = [sys.executable, "-m", "audio_lrp", "fit", *options]
         result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)
         assert result.returncode == 0, result.stderr
         folder = only_folder(Path("runs"))
         assert (folder / "config.yaml").is_file()
         assert len(list(folder.glob("checkpoints/*.ckpt"))) == 1
         assert result.stdout.count("test accuracy:") == 1
+        threads = max(1, len(os.sched_getaffinity(0)) // 2)
+        assert result.stderr.count("by trainer.precision") == 1
+        assert f"pages, {threads} thread{'s' * (threads > 1)}\n" in result.stderr
 
 
 class TestWandb:

@@ -1,5 +1,6 @@
 """The LightningModule that trains a network to classify clips."""
 
+import copy
 import math
 import os
 import shutil
@@ -117,6 +118,18 @@ class Classifier(L.LightningModule):
         shape = getattr(getattr(datamodule, "input_representation", None), "shape", None)
         if shape is not None:
             check_network(self.network, shape, self.num_classes)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "Classifier":
+        """A copy, as averaging of weights makes one, which shares what makes the optimizer and its scheduler.
+
+        Those of a configuration hold on to the whole command line with its trainer, which cannot always be copied: not
+        where it has started other processes.
+        """
+        memo |= {id(shared): shared for shared in (self.make_optimizer, self.make_scheduler)}
+        copied = type(self).__new__(type(self))
+        memo[id(self)] = copied
+        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
         """Logits [B, num_classes] of network inputs [B, ...]."""
