@@ -1,23 +1,31 @@
 """What a training's speed depends on, in one line: precision, memory layout and pages, threads, compilation."""
 
 import os
+import sys
 from pathlib import Path
 from typing import Final
 
 import lightning as L
 import torch
 
-from audio_lrp.models import Classifier
-
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
 
-def efficiency_line(trainer: L.Trainer, model: Classifier) -> str:
+class EfficiencyCallback(L.Callback):
+    """Says what a training's speed depends on when it starts, and not before: processes share the threads by then."""
+
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Print the line, in the first process alone."""
+        if trainer.is_global_zero:
+            print(f"audio-lrp: {efficiency_line(trainer, pl_module)}", file=sys.stderr)
+
+
+def efficiency_line(trainer: L.Trainer, model: L.LightningModule) -> str:
     """The settings that decide how fast a network trains, and what would be faster.
 
     Args:
-        trainer: about to fit.
-        model: what it will fit.
+        trainer: fits the model.
+        model: what it fits.
 
     Returns:
         For example ``"bfloat16 by trainer.precision, channels last, huge pages, 2 threads"``.
@@ -26,7 +34,7 @@ def efficiency_line(trainer: L.Trainer, model: Classifier) -> str:
     settings = [_precision(str(trainer.precision), on_cpu)]
     if any(_is_channels_last(parameter) for parameter in model.parameters()):
         settings.append("channels last")
-    if model.compile_mode is not None:
+    if getattr(model, "compile_mode", None) is not None:
         settings.append("compiled")
     if on_cpu:
         settings += [_pages(), f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"]

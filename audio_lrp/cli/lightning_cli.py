@@ -22,7 +22,7 @@ from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.cli.checkpoint import check_weights, continued_run
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
-from audio_lrp.cli.efficiency import efficiency_line
+from audio_lrp.cli.efficiency import EfficiencyCallback
 from audio_lrp.cli.from_checkpoint import with_stored_configuration
 from audio_lrp.cli.help import arrange, parser_settings
 from audio_lrp.cli.layers import Layer, class_switches, read_layers, refuse_linked_options, refuse_none
@@ -204,17 +204,13 @@ class AudioLRPCLI(LightningCLI):
         settings = yaml.safe_dump(self._configuration(), sort_keys=False)
         record = RunRecord(self.run.folder, f"# audio-lrp {__version__}\n{settings}")
         table = [PredictionTable()] if self.subcommand == "predict" else []
-        self.trainer_defaults = {"callbacks": [record, FiniteLossCallback(), *table]}
+        self.trainer_defaults = {"callbacks": [record, EfficiencyCallback(), FiniteLossCallback(), *table]}
         return super().instantiate_trainer(**kwargs)
 
     def _configuration(self) -> dict[str, Any]:
         """The run's configuration, options left at None as well."""
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
         return {name: value for name, value in yaml.safe_load(text).items() if name not in _SUBCOMMAND_OPTIONS}
-
-    def before_fit(self) -> None:
-        """Say what the training's speed depends on."""
-        _say(efficiency_line(self.trainer, self.model))
 
     def after_fit(self) -> None:
         """Test the best checkpoint where the run asks for it, then sum up."""
