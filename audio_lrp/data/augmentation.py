@@ -1,6 +1,7 @@
 """Random changes to training clips that leave the label alone, computed for a whole batch on its device."""
 
 import math
+from typing import Final
 
 import torch
 import torchaudio
@@ -8,6 +9,11 @@ from torch import Tensor, nn
 
 from audio_lrp.data.representation import NUM_SAMPLES
 from audio_lrp.errors import UserError
+
+_PADDED: Final = 9000
+"""Samples of a clip with silence after it, for a transform takes the signal to be periodic."""
+_FAST_LENGTHS: Final = [n for n in range(_PADDED // 2, 2 * _PADDED + 1, 2) if 30030**15 % n == 0]
+"""Even lengths without prime factors above 13, whose product is 30,030; others take up to four times as long."""
 
 
 class Augmentation(nn.Module):
@@ -40,15 +46,13 @@ def _uniform(low: float, high: float, *shape: int, like: Tensor) -> Tensor:
 class SpeedPerturbation(Augmentation):
     """Play each clip faster or slower, which moves pitch, formants and tempo together (Ko et al. 2015).
 
-    Band-limited interpolation with a Hann-windowed sinc of 16 taps. A clip that would outgrow the second is
-    slowed down no further than the second allows.
+    Band-limited interpolation: the inverse Fourier transform of a clip's spectrum at another length. Speeds are
+    those at which transforms are fast, half a per cent apart; a clip is slowed down no further than the second allows.
 
     Args:
         low: smallest speed factor.
         high: largest speed factor.
     """
-
-    half_width = 8
 
     def __init__(self, low: float = 0.85, high: float = 1.15) -> None:
         super().__init__()
@@ -59,21 +63,18 @@ class SpeedPerturbation(Augmentation):
     def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Resample every clip by a factor of its own."""
         speed = _uniform(self.low, self.high, len(clip), like=clip)
-        speed = torch.maximum(speed, length / NUM_SAMPLES)
-        position = torch.arange(NUM_SAMPLES, device=clip.device) * speed[:, None]
-        nearest = position.floor()
-        # Never quite 0, where sin(x) / x, several times faster than torch.sinc, is not defined.
-        fraction = (position - nearest).clamp(min=1e-6)
-        # Above speed 1 the cut-off frequency falls with the new Nyquist frequency, or the top of the band aliases.
-        cutoff = (1 / speed).clamp(max=1)[:, None]
-        padded = nn.functional.pad(clip, (self.half_width, NUM_SAMPLES + self.half_width))
-        source = nearest.long() + self.half_width
+        choices = torch.tensor(_FAST_LENGTHS, device=clip.device)
+        outgrown = choices * length[:, None] > _PADDED * NUM_SAMPLES
+        misses = (choices - _PADDED / speed[:, None]).abs().masked_fill(outgrown, math.inf)
+        stretched = choices[misses.argmin(dim=1)]
+        spectrum = torch.fft.rfft(clip, n=_PADDED, norm="forward")
         changed = torch.zeros_like(clip)
-        for tap in range(1 - self.half_width, self.half_width + 1):
-            angle = math.pi * (fraction - tap)
-            kernel = torch.sin(cutoff * angle) / angle * (0.5 + 0.5 * torch.cos(angle / self.half_width))
-            changed.addcmul_(kernel, padded.gather(1, source + tap))
-        new_length = (length / speed).floor().long().clamp(1, NUM_SAMPLES)
+        for row, frequencies, samples in zip(changed, spectrum, stretched.tolist(), strict=True):
+            # Below both Nyquist frequencies: above speed 1 the top of the band would alias.
+            band = frequencies[: min(samples, _PADDED) // 2]
+            signal = torch.fft.irfft(band, n=samples, norm="forward")[:NUM_SAMPLES]
+            row[: len(signal)] = signal
+        new_length = (length * stretched // _PADDED).clamp(min=1)
         beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= new_length[:, None]
         return changed.masked_fill(beyond, 0.0), new_length
 
@@ -164,7 +165,8 @@ class SpectrogramMasking(Augmentation):
                 f"SpectrogramMasking masks spectrograms, but the inputs have shape {list(network_input.shape)}: "
                 "take it out of data.augmentations or set data.representation to spectrogram"
             )
+        # Drawn on one frame and on one bin: torchaudio passes over all that it is given for every mask.
+        bins, frames = torch.ones_like(network_input[..., :1]), torch.ones_like(network_input[:, :, :1])
         for _ in range(self.masks):
-            network_input = self.frequency(network_input, silence)
-            network_input = self.time(network_input, silence)
-        return network_input
+            bins, frames = self.frequency(bins, 0.0), self.time(frames, 0.0)
+        return network_input.masked_fill((bins == 0) | (frames == 0), silence)
