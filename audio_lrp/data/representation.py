@@ -100,9 +100,9 @@ class Spectrogram(Representation):
         spectrum = torch.fft.rfft(frames * self.window)[..., : self.num_bins].transpose(1, 2)
         power = spectrum.real.square() + spectrum.imag.square()
         loudest = power.amax(dim=(1, 2), keepdim=True)
-        # Silence has no loudest bin: without the clamp it would be 0/0.
+        # Silence has no loudest bin: without the clamp it would be 0/0. In place, as fresh memory takes longest here.
         relative = power / loudest.clamp(min=torch.finfo(power.dtype).tiny)
-        decibel = 10 * torch.log10(relative.clamp(min=10 ** (self.floor_decibel / 10)))
+        decibel = relative.clamp_(min=10 ** (self.floor_decibel / 10)).log10_().mul_(10)
         if self.scale == "unit":
-            decibel = 1 - decibel / self.floor_decibel
+            decibel.div_(-self.floor_decibel).add_(1)
         return decibel[:, None]
