@@ -44,6 +44,7 @@ def data_module(config: dict[str, Any], folder: Path) -> CorpusDataModule:
         num_folds=3,
         representation=settings["representation"],
         batch_size=settings["batch_size"],
+        placement=settings["placement"],
         cache_dir=str(folder / "cache"),
         augmentations=[
             getattr(augmentation, item["class_path"])(**item.get("init_args", {})) for item in settings["augmentations"]

@@ -24,7 +24,7 @@ from unittest.mock import patch
 
 import lightning as L
 import torch
-from lightning.pytorch.callbacks import EMAWeightAveraging, LearningRateMonitor
+from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.loggers import CSVLogger
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
 from test_models import plain_audionet
 
-from audio_lrp.callbacks import FiniteLossCallback
+from audio_lrp.callbacks import FiniteLossCallback, WeightAveragingCallback
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.models import AlexNet, AudioNet, Classifier
 
@@ -139,11 +139,11 @@ def compare_loops(name: str, batch_size: int, steps: int, folder: Path) -> None:
     laps = Laps()
     callbacks = [
         laps,
-        EMAWeightAveraging(decay=0.98, update_every_n_steps=10),
+        WeightAveragingCallback(),
         LearningRateMonitor("step"),
         FiniteLossCallback(),
     ]
-    model = Classifier(NETWORKS[name], 10, data.representation, lambda p: torch.optim.AdamW(p, fused=True), mixup=0.4)
+    model = Classifier(NETWORKS[name], 10, data.representation, lambda p: torch.optim.AdamW(p, fused=True))
     trainer = L.Trainer(
         accelerator="cpu", precision="bf16-mixed", max_steps=steps + 1, limit_val_batches=0, num_sanity_val_steps=0,
         logger=CSVLogger(folder), callbacks=callbacks, enable_checkpointing=False, default_root_dir=folder,
