@@ -114,8 +114,10 @@ def devices() -> Iterator[Finding]:
     """What networks can be trained on."""
     import torch
 
+    from audio_lrp.data.parallel import usable_cores
+
     threads = torch.get_num_threads()
-    yield Finding("ok", "CPU", f"{os.cpu_count()} cores, {threads} threads in PyTorch")
+    yield Finding("ok", "CPU", f"{usable_cores()} cores, {threads} threads in PyTorch")
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(number)

@@ -607,7 +607,7 @@ def test_packing_is_the_same_in_several_processes(root: Path, monkeypatch: pytes
         write(paths[number], noise(30_000, seed=number), 48_000)
     alone = PackedClips.open("Test", root, paths, tmp_path / "alone")
     monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 1)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
     shared = PackedClips.open("Test", root, paths, tmp_path / "shared")
     for file in (SAMPLES, INDEX, NAMES):
         assert (shared.folder / file).read_bytes() == (alone.folder / file).read_bytes()

@@ -22,6 +22,7 @@ from audio_lrp.data.parallel import (
     _workers,
     map_in_processes,
     map_in_threads,
+    usable_cores,
 )
 
 
@@ -29,7 +30,7 @@ from audio_lrp.data.parallel import (
 def map_on_all_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both maps, the second of them really in two processes, however few the items and the cores."""
     monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 1)
-    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
     return request.param
 
 
@@ -72,8 +73,20 @@ class TestMaps:
         assert torch.equal(torch.get_rng_state(), before)
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be kept from a process here")
+def test_cores_kept_from_this_process_do_not_count() -> None:
+    allowed = os.sched_getaffinity(0)
+    assert usable_cores() == len(allowed)
+    os.sched_setaffinity(0, {min(allowed)})
+    try:
+        assert usable_cores() == 1
+        assert _workers(WORTH_PROCESSES) == {"num_workers": 0}
+    finally:
+        os.sched_setaffinity(0, allowed)
+
+
 def test_as_many_threads_as_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: BATCHES_IN_MEMORY + 4)
+    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: BATCHES_IN_MEMORY + 4)
     together = Barrier(BATCHES_IN_MEMORY + 4)  # nobody gets through unless all are there
 
     def meet(items: range) -> range:
@@ -90,23 +103,23 @@ class TestMapInProcesses:
 
     @pytest.mark.parametrize("cores", [3, BATCHES_IN_MEMORY + 4, 1000])
     def test_no_more_processes_than_batches(self, monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
-        monkeypatch.setattr("os.cpu_count", lambda: cores)
+        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: cores)
         workers = _workers(WORTH_PROCESSES)
         assert workers["num_workers"] == min(cores, math.ceil(WORTH_PROCESSES / BATCH))
         assert workers["num_workers"] * workers["prefetch_factor"] < max(BATCHES_IN_MEMORY, cores + 1)
 
     def test_all_cores_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
         working = self.processes(WORTH_PROCESSES)
         assert len(working) == 2
         assert os.getpid() not in working
 
     def test_few_items_are_not_worth_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("os.cpu_count", lambda: 2)
+        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
         assert self.processes(WORTH_PROCESSES - 1) == {os.getpid()}
 
     def test_nor_is_one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("os.cpu_count", lambda: 1)
+        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 1)
         assert self.processes(WORTH_PROCESSES) == {os.getpid()}
 
     def test_processes_that_may_not_start_others_do_it_themselves(self) -> None:
@@ -137,7 +150,7 @@ def _process(items: Sequence[int]) -> list[int]:
 
 def _give_much(answers: Any) -> None:
     """Take a little of what two processes have to give, and say which they are."""
-    with mock.patch("os.cpu_count", return_value=2):
+    with mock.patch("audio_lrp.data.parallel.usable_cores", return_value=2):
         results = map_in_processes(lambda items: [(os.getpid(), bytes(100_000)) for _ in items], range(WORTH_PROCESSES))
         answers.put({next(results)[0] for _ in range(2 * BATCH)})
         time.sleep(60)
@@ -153,5 +166,5 @@ def _runs(process: int) -> bool:
 
 def _work_in_processes(answers: Any) -> None:
     """Say which processes work where there are two cores."""
-    with mock.patch("os.cpu_count", return_value=2):
+    with mock.patch("audio_lrp.data.parallel.usable_cores", return_value=2):
         answers.put(set(map_in_processes(_process, range(WORTH_PROCESSES))))

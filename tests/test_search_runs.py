@@ -163,6 +163,27 @@ def test_workers_that_have_ended() -> None:
     assert not worker.has_ended(f"another-machine-{ended.pid}")
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be kept from a process here")
+def test_workers_share_the_cores_that_the_sweep_may_use() -> None:
+    code = (
+        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import torch; "
+        "from audio_lrp.search.worker import _take_share_of_machine; _take_share_of_machine(1, 0); "
+        "print(torch.get_num_threads())"
+    )
+    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
+    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "1\n"
+
+
+@pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (40, 1)])
+def test_a_worker_takes_its_share_of_the_threads(workers: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr("torch.get_num_threads", lambda: 6)
+    monkeypatch.setattr("torch.set_num_threads", taken.append)
+    worker._take_share_of_machine(workers, 0)
+    assert taken == [threads]
+
+
 def test_mistakes_are_told_before_anything_runs(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_sweep(corpus, [0.5], parameters={"model.init_args.label_smothing": {"value": 0.1}})
     with pytest.raises(UsageError, match=r"label_smothing: did you mean --model.label_smoothing"):

@@ -28,6 +28,11 @@ WORTH_PROCESSES: Final = 1000
 """Items from which on processes pay, which take a tenth of a second to start."""
 
 
+def usable_cores() -> int:
+    """The cores that this process may run on: of a machine that a scheduler has divided, its share alone."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def map_in_threads(function: Callable[[Sequence[Item]], Iterable[Result]], items: Sequence[Item]) -> Iterator[Result]:
     """Apply a function to all items, batch by batch, in threads, as many as there are cores.
 
@@ -44,7 +49,7 @@ def map_in_threads(function: Callable[[Sequence[Item]], Iterable[Result]], items
     def apply(start: int) -> list[Result]:
         return [*function(items[start : start + BATCH])]
 
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     in_memory = max(BATCHES_IN_MEMORY, cores)
     with ThreadPoolExecutor(cores) as pool:
         for group in range(0, len(items), BATCH * in_memory):
@@ -91,7 +96,7 @@ class _Failure:
 
 def _workers(count: int) -> dict[str, Any]:
     """DataLoader's arguments for working on so many items."""
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
     if not can_fork or cores == 1 or count < WORTH_PROCESSES:
         return {"num_workers": 0}

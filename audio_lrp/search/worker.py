@@ -160,4 +160,5 @@ def _take_share_of_machine(workers: int, index: int) -> None:
     if len(devices) > 1:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[index % len(devices)]
     if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(max(1, (os.cpu_count() or 1) // workers))
+        # As many as PyTorch would take alone: it counts no core that a scheduler keeps from this process.
+        torch.set_num_threads(max(1, torch.get_num_threads() // workers))
