@@ -404,6 +404,38 @@ class TestRunning:
         assert exit_code("study", *options, *chosen) == 1
         assert "2 of 2 cells are left" in capsys.readouterr().err
 
+    @pytest.mark.parametrize(
+        ("chosen", "started"),
+        [
+            (["--folds=0", "--tasks=digit"], [2]),
+            (["--folds", "0", "1", "--tasks=digit"], [3]),  # of four cells one is finished
+            (["--folds=0", "--tasks=digit", "--networks=alexnet"], []),  # one cell: this process does it
+            (["--folds=1", "--tasks=digit", "--networks=audionet"], []),
+        ],
+    )
+    def test_no_more_workers_than_unfinished_cells(
+        self,
+        study: Path,
+        options: list[str],
+        tmp_path: Path,
+        monkeypatch: pytest.MonkeyPatch,
+        chosen: list[str],
+        started: list[int],
+    ) -> None:
+        shutil.copytree(study, tmp_path / "study")
+        counts: list[int] = []
+        monkeypatch.setattr(run, "_work_in_processes", lambda study, arguments, count: counts.append(count))
+        monkeypatch.setattr(run, "work", lambda *_: None)
+        monkeypatch.setattr(run, "write_results", lambda *_: None)
+        exit_code("study", *options, *chosen, "--workers=40", f"--output={tmp_path / 'study'}")
+        assert counts == started
+
+    def test_workers_share_the_cores_that_the_study_may_use(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        monkeypatch.setattr(run, "usable_cores", lambda: 6)
+        threads = [run._worker_environment(0, count)["OMP_NUM_THREADS"] for count in (1, 2, 40)]
+        assert threads == ["6", "3", "1"]
+
 
 @pytest.mark.parametrize("shift", [-1e6, 1e6])
 def test_a_failure_counts_whatever_the_clock_says(tmp_path: Path, shift: float) -> None:
@@ -429,6 +461,54 @@ def describe(options: list[str], folder: Path) -> dict[str, Any]:
     values = dict(option.removeprefix("--").split("=") for option in options)
     budget = load_budget(Path(values["budget"]))
     return Study(folder, find_corpus(values["corpus"], budget.synthetic), budget).description()
+
+
+class TestExclusions:
+    @pytest.fixture
+    def exclusions(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+        """A list of a recording that fold 0 of three tests on and of one that it trains on, named from its folder."""
+        monkeypatch.chdir(tmp_path)
+        Path("mine.yaml").write_text("01/4_01_0.wav: a cough\n05/7_05_0.wav: a copy\n")
+        return "mine.yaml"
+
+    def test_what_is_excluded_is_neither_trained_on_nor_tested(
+        self, corpus: Path, options: list[str], exclusions: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(training, "run_supervised", in_this_process)
+        chosen = ["--networks=audionet", "--tasks=digit", "--folds=0", "--output=study"]
+        assert exit_code("study", *options, *chosen, f"--exclude={exclusions}") == 0
+        cell = Path("study/cells/audionet-digit-fold0")
+        settings = yaml.safe_load((cell / "fit.yaml").read_text())["data"]["init_args"]["corpus"]
+        assert settings["init_args"] == {"root": str(corpus), "exclude": str(tmp_path / exclusions)}
+        tested = {clip["file"] for clip in predictions(Path("study"), cell.name)}
+        assert len(tested) == 19  # of the twenty clips of two speakers
+        assert "data/01/4_01_0.wav" not in tested
+
+    def test_a_study_remembers_what_its_list_says(
+        self, options: list[str], exclusions: str, monkeypatch: pytest.MonkeyPatch, capsys: Any
+    ) -> None:
+        monkeypatch.setattr(run, "work", lambda *_: None)
+        command = ["study", *options, "--tasks=digit", "--folds=0", "--output=study"]
+        exit_code(*command, f"--exclude={exclusions}")
+        remembered = json.loads(Path("study/study.json").read_text())["corpus"]
+        assert remembered["excluded"] == ["01/4_01_0.wav", "05/7_05_0.wav"]
+        assert remembered["recordings"] == 58
+        Path(exclusions).rename("elsewhere.yaml")
+        capsys.readouterr()
+        exit_code(*command, "--exclude=elsewhere.yaml")
+        assert "2 of 2 cells are left" in capsys.readouterr().err
+        for other in ([], ["--exclude=audiomnist"]):
+            assert exit_code(*command, *other) == 1
+            assert "a study with another corpus" in capsys.readouterr().err
+
+    def test_without_a_list_a_study_is_described_as_by_earlier_versions(self, options: list[str]) -> None:
+        described = describe(options, Path("/study"))["corpus"]
+        assert set(described) == {"name", "recordings", "speakers", "names_sha256"}
+
+    def test_shipped_lists_keep_their_names(self, corpus: Path) -> None:
+        found = find_corpus(str(corpus), SyntheticSize(2, 1), "audiomnist")
+        assert found.settings()["init_args"] == {"root": str(corpus), "exclude": "audiomnist"}
+        assert "36/3_36_20.wav" in found.excluded
 
 
 class TestSettings:
@@ -493,6 +573,7 @@ class TestMistakes:
             (["--networks=lenet"], "no 'lenet'; choose from alexnet, audionet"),
             (["--workers=0"], "1 or more"),
             (["--tasks=age"], "age"),
+            (["--corpus=synthetic", "--exclude=audiomnist"], "--exclude: nothing can be left out of 'synthetic'"),
         ],
     )
     def test_options(
@@ -515,6 +596,10 @@ class TestMistakes:
         (tmp_path / "music").mkdir()
         assert exit_code("study", *options, f"--corpus={tmp_path}") == 2
         assert "has neither AudioMNIST's layout" in capsys.readouterr().err
+
+    def test_a_missing_list_of_exclusions(self, options: list[str], capsys: Any) -> None:
+        assert exit_code("study", *options, "--exclude=audiomist") == 1
+        assert "did you mean audiomnist?" in capsys.readouterr().err
 
     def test_folders_that_hold_something_else(self, options: list[str], tmp_path: Path, capsys: Any) -> None:
         (tmp_path / "thesis.txt").touch()
@@ -579,14 +664,16 @@ class TestProcesses:
 
     def test_workers_share_the_cells(self, options: list[str], tmp_path: Path) -> None:
         study = tmp_path / "study"
-        subprocess.run(self.command(options, study, "--folds=0", "--networks=alexnet", "--workers=2"), check=True)
+        (tmp_path / "mine.yaml").write_text("01/4_01_0.wav: a cough\n")
+        more = ["--folds=0", "--networks=alexnet", "--workers=2", f"--exclude={tmp_path / 'mine.yaml'}"]
+        subprocess.run(self.command(options, study, *more), check=True)
         for task in ("digit", "gender"):
             cell = study / "cells" / f"alexnet-{task}-fold0"
             assert [path.name for path in cell.glob("claim-*")] == ["claim-0001.json"]
             assert len(list(cell.glob("training/*"))) == 1
         holders = {json.loads(path.read_text())["process"] for path in study.rglob("claim-0001.json")}
         assert len(holders) == 2
-        assert len(table(study, "accuracy")) == 2
+        assert [row["clips"] for row in table(study, "accuracy")] == [19, 19]
 
 
 def trainings_of(study: Path) -> list[str]:

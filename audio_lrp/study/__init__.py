@@ -6,7 +6,8 @@ A study is a folder. Whatever appears in it under its name is complete; a run th
 ::
 
     study-NAME/
-        study.json                  what the study is made of: corpus, budget, recipes, LRP composite, number of folds
+        study.json                  what the study is made of: corpus and what is left out of it, budget, recipes,
+                                    LRP composite, number of folds
         cells/NETWORK-TASK-foldK/   one training and all that was measured on it
             fit.yaml                the training's configuration: audio-lrp fit --config fit.yaml
             training/TIME/          config.yaml and metrics.csv; another TIME for each time it was taken up again

@@ -34,6 +34,7 @@ def _parser() -> CommandParser:
     parser.add_argument(
         "--corpus", required=True, metavar="NAME_OR_FOLDER", help=f"{SYNTHETIC!r}, or the folder of a corpus"
     )
+    parser.add_argument("--exclude", metavar="FILE", help="a list of recordings to leave out, or audiomnist")
     parser.add_argument(
         "--budget", required=True, metavar="NAME", help=f"{', '.join(BUDGETS)}, or a YAML file of your own"
     )

@@ -13,6 +13,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from audio_lrp.data.parallel import usable_cores
 from audio_lrp.errors import UsageError, UserError
 from audio_lrp.study import claims
 from audio_lrp.study.budget import find_budget, load_budget
@@ -44,16 +45,17 @@ def run_study(options: Namespace, arguments: Sequence[str]) -> None:
         raise UsageError(f"--networks: the budget has no {unknown[0]!r}; choose from {', '.join(networks_of(budget))}")
     if options.workers < 1:
         raise UsageError(f"--workers is {options.workers}: give the number of processes, 1 or more")
-    corpus = find_corpus(options.corpus, budget.synthetic)
+    corpus = find_corpus(options.corpus, budget.synthetic, options.exclude)
     study = Study((options.output or Path(f"study-{corpus.name}")).expanduser().absolute(), corpus, budget)
     cells = choose_cells(study, options.networks, options.tasks, options.folds)
     open_study(study)
     earlier = failures(study, cells)
+    workers = min(options.workers, sum(not study.is_finished(cell) for cell in cells))
     with _progress(study, cells):
-        if options.workers == 1:
-            work(study, cells)
+        if workers > 1:
+            _work_in_processes(study, arguments, workers)
         else:
-            _work_in_processes(study, arguments, options.workers)
+            work(study, cells)
     write_results(study.folder)
     _tell(study, cells, earlier)
 
@@ -97,10 +99,9 @@ def _work_in_processes(study: Study, arguments: Sequence[str], count: int) -> No
 
 
 def _worker_environment(number: int, count: int) -> dict[str, str]:
-    """A share of this machine's processor cores and one of its GPUs."""
+    """A share of the processor cores that this process may use and one of the GPUs."""
     environment = dict(os.environ)
-    cores = os.cpu_count() or 1
-    environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // count)))
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // count)))
     if torch.cuda.is_available():
         visible = environment.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
         devices = visible.split(",")
