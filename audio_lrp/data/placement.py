@@ -94,11 +94,11 @@ def part_within_second(offset: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
     """The part of clips of ``length`` [B] at ``offset`` [B] that lies in the second: its first sample and its length.
 
     Example:
-        >>> part_within_second(torch.tensor([-100, 2000, 7000]), torch.tensor([500, 500, 5000]))
-        (tensor([   0, 2000, 7000]), tensor([ 400,  500, 1000]))
+        >>> part_within_second(torch.tensor([-100, 2000, 7000, -400]), torch.tensor([500, 500, 5000, 100]))
+        (tensor([   0, 2000, 7000,    0]), tensor([ 400,  500, 1000,    0]))
     """
     first = offset.clamp(min=0)
-    return first, (offset + length).clamp(max=NUM_SAMPLES) - first
+    return first, ((offset + length).clamp(max=NUM_SAMPLES) - first).clamp(min=0)
 
 
 def place(clip: Tensor, offset: Tensor) -> Tensor:

@@ -102,7 +102,7 @@ class Spectrogram(Representation):
         loudest = power.amax(dim=(1, 2), keepdim=True)
         # Silence has no loudest bin: without the clamp it would be 0/0. In place, as fresh memory takes longest here.
         relative = power / loudest.clamp(min=torch.finfo(power.dtype).tiny)
-        decibel = relative.clamp_(min=10 ** (self.floor_decibel / 10)).log10_().mul_(10)
+        decibel: Tensor = relative.clamp_(min=10 ** (self.floor_decibel / 10)).log10_().mul_(10)
         if self.scale == "unit":
             decibel.div_(-self.floor_decibel).add_(1)
         return decibel[:, None]

@@ -128,7 +128,7 @@ class Classifier(L.LightningModule):
         memo |= {id(shared): shared for shared in (self.make_optimizer, self.make_scheduler)}
         copied = type(self).__new__(type(self))
         memo[id(self)] = copied
-        copied.__setstate__(copy.deepcopy(self.__getstate__(), memo))
+        vars(copied).update(copy.deepcopy(self.__getstate__(), memo))
         return copied
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
