@@ -192,3 +192,22 @@ def test_two_nodes_have_one_run(tmp_path: Path) -> None:
     assert list((folder / "lrp").glob("*.png"))
     outputs = [(tmp_path / f"node-{node}.log").read_text() for node in range(2)]
     assert ["test accuracy:" in text for text in outputs] == [True, False]
+
+
+@pytest.mark.slow
+def test_a_mistake_is_told_without_tracebacks(tmp_path: Path) -> None:
+    """The first process finds it; the other loses the first."""
+    arguments = [*tiny_run(tmp_path / "tones"), "--config=trainer/ddp", "--trainer.accelerator=cpu"]
+    (tmp_path / "tones").mkdir()
+    wrong = ["--data.corpus=AudioMNIST", f"--data.corpus.root={tmp_path / 'tones'}", "--trainer.devices=2"]
+    command = [sys.executable, "-m", "audio_lrp", "fit", *arguments, *wrong]
+    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    result = subprocess.run(
+        command, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=200
+    )
+    assert result.returncode == 1
+    assert "Traceback" not in result.stderr
+    errors = [line for line in result.stderr.splitlines() if line.startswith("audio-lrp: error: ")]
+    assert len(errors) == 2
+    assert sum("tones holds no recordings" in line for line in errors) == 1
+    assert sum("process 1 of the training ends as it has lost another" in line for line in errors) == 1

@@ -2,12 +2,14 @@
 
 import inspect
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import lightning as L
+import torch
 import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor
@@ -240,6 +242,10 @@ class AudioLRPCLI(LightningCLI):
             self.report = summary(self.trainer, str(self.subcommand), metrics)
 
 
+_LEFT_ALONE: Final = re.compile(r"(closed|reset) by peer|broken pipe|remote process", re.IGNORECASE)
+"""What gloo and NCCL say when a process of a training has ended, which none of their types of errors tells."""
+
+
 def main(args: Sequence[str]) -> None:
     """Run one of Lightning's commands: fit, validate, test or predict.
 
@@ -262,6 +268,14 @@ def main(args: Sequence[str]) -> None:
     except OSError as error:
         if error.errno in NO_SPACE and error.filename is None:  # of a logger's file, for example
             raise not_writable(last_run_folder(), error, "choose another place with --run.root") from error
+        raise
+    except RuntimeError as error:
+        if _LEFT_ALONE.search(str(error)) and torch.distributed.is_initialized():
+            rank, reason = torch.distributed.get_rank(), " ".join(str(error).split())
+            raise UserError(
+                f"process {rank} of the training ends as it has lost another ({reason}): see what that one said, "
+                "and start them again"
+            ) from error
         raise
     finally:
         discard_empty_folders()
