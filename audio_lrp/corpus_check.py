@@ -8,8 +8,8 @@ from statistics import mode
 import numpy as np
 
 from audio_lrp.corpus_figure import corpus_overview
-from audio_lrp.data import AudioMNIST, Corpus
-from audio_lrp.data.audiomnist_metadata import METADATA, metadata_faults
+from audio_lrp.data import FSDD, AudioMNIST, Corpus, Recording
+from audio_lrp.data.audiomnist_metadata import metadata_faults
 from audio_lrp.data.exclusions import read_exclusions, write_exclusions
 from audio_lrp.data.inspection import (
     LONGEST,
@@ -22,6 +22,7 @@ from audio_lrp.data.inspection import (
     worth_excluding,
 )
 from audio_lrp.data.layout import corpus_class
+from audio_lrp.data.misnamed import MisnamedFileError
 from audio_lrp.errors import UserError
 from audio_lrp.nearest import nearest_path
 from audio_lrp.tracking.files import replacing
@@ -41,20 +42,20 @@ def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
         The faults.
 
     Raises:
-        UserError: there is no corpus, or the output cannot be written.
+        UserError: there is no corpus, all of it is misnamed or excluded, or the output cannot be written.
     """
     if not folder.is_dir():
         raise UserError(f"there is no folder {folder}: {nearest_path(folder) or 'give the folder of a corpus'}")
     kind = corpus_class(folder) or AudioMNIST  # whose complaint says what is expected where there is no corpus
     corpus = kind(folder, exclude=exclude)
+    corpus.recordings, faults = _read_names(corpus)
     sounds = listen_to_all(corpus.recordings)
-    faults = find_faults(corpus, sounds)
+    faults += find_faults(corpus, sounds)
     if corpus.published_folds("digit") is not None:
         faults += known_faults(corpus, read_exclusions("audiomnist"))
     if isinstance(corpus, AudioMNIST):
         speakers = {recording.speaker for recording in corpus.recordings}
-        metadata = corpus.recordings[0].path.parents[1] / METADATA
-        faults += [Fault("metadata", place, detail) for place, detail in metadata_faults(metadata, speakers)]
+        faults += [Fault("metadata", place, detail) for place, detail in metadata_faults(corpus.metadata, speakers)]
     summary = _summary(corpus, sounds)
     print(f"{folder}: {summary}")
     print(_table(faults))
@@ -70,6 +71,26 @@ def check(folder: Path, exclude: str | None, output: Path) -> list[Fault]:
     if excluded:
         print(f"to leave out the {len(excluded)} useless ones: --data.exclude {output / 'exclude.yaml'}")
     return faults
+
+
+def _read_names(corpus: AudioMNIST | FSDD) -> tuple[tuple[Recording, ...], list[Fault]]:
+    """The recordings, and a fault for each file whose name no training would accept.
+
+    Raises:
+        UserError: there are no files, or none whose name tells its labels.
+    """
+    recordings: list[Recording] = []
+    misnamed: list[MisnamedFileError] = []
+    for path in sorted(corpus.files(), key=Path.as_posix):
+        try:
+            recordings.append(corpus.read_name(path))
+        except MisnamedFileError as error:
+            misnamed.append(error)
+    if not recordings:
+        raise misnamed[0]
+    places = [error.path.relative_to(corpus.root).as_posix() for error in misnamed]
+    faults = [Fault("misnamed", place, error.problem) for place, error in zip(places, misnamed, strict=True)]
+    return tuple(recordings), faults
 
 
 def _summary(corpus: Corpus, sounds: Sequence[Sound | str]) -> str:

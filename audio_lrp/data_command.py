@@ -28,12 +28,16 @@ def main(args: Sequence[str] | None = None) -> None:
 def _download(root: Path, mirror: str | None) -> None:
     """Download AudioMNIST and say what is there."""
     from audio_lrp.data import AudioMNIST
-    from audio_lrp.data.audiomnist_download import download_audiomnist
+    from audio_lrp.data.audiomnist_download import AUDIOMNIST, download_audiomnist
 
     download_audiomnist(root, mirror)
     corpus = AudioMNIST(root)
     speakers = {recording.speaker for recording in corpus.recordings}
-    print(f"{root}: {len(corpus.recordings):,} recordings of {len(speakers)} speakers")
+    found = f"{root}: {len(corpus.recordings):,} recordings of {len(speakers)} speakers"
+    wanted = len(AUDIOMNIST.recordings())
+    if len(corpus.recordings) != wanted:
+        found += f", which were there already and are not AudioMNIST's {wanted:,}: for those, choose another --root"
+    print(found)
     print(f"to train on them: audio-lrp fit --config audionet_digit --data.root {root}")
 
 
@@ -51,8 +55,9 @@ def _parser() -> CommandParser:
         actions.add_parser(
             "check",
             help="look for what is wrong with a corpus",
-            description="Look for recordings that are corrupt, copies, silent, much quieter than the speaker's others, "
-            "clipped, too long, at another rate or with a DC offset, for missing ones, and for faults in the metadata.",
+            description="Look for recordings that are misnamed, corrupt, copies, silent, much quieter than the "
+            "speaker's others, clipped, too long, at another rate or with a DC offset, for missing ones, and for "
+            "faults in the metadata.",
         )
     )
     return parser

@@ -82,11 +82,44 @@ def test_the_recordings_come_into_place(tmp_path: Path) -> None:
     assert {r.speaker: r.gender for r in corpus.recordings} == {"01": "female", "02": "male", "03": "male"}
 
 
-@pytest.mark.parametrize("place", ["data", "01"])
+def touch(path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+
+
+@pytest.mark.parametrize("place", ["data/01", "01"])
 def test_a_corpus_that_is_there_is_left_alone(tmp_path: Path, place: str) -> None:
-    (tmp_path / place).mkdir()
+    touch(tmp_path / place / "7_01_0.wav")
     download_audiomnist(tmp_path, mirror="http://127.0.0.1:1/nobody")
-    assert {path.name for path in tmp_path.iterdir()} == {place}
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / place / "7_01_0.wav"]
+
+
+@pytest.mark.parametrize("place", ["data", "01", "2024/take.wav", "sounds/7_01.wav"])
+def test_folders_without_recordings_are_no_corpus(tmp_path: Path, place: str) -> None:
+    (tmp_path / place).mkdir(parents=True) if place in ("data", "01") else touch(tmp_path / place)
+    fetch(tmp_path, zipped(contents()))
+    assert len(AudioMNIST(tmp_path).recordings) == 60
+    assert (tmp_path / place).exists()
+
+
+@pytest.mark.parametrize("place", ["data", "data/.DS_Store", "data/01/take.wav"])
+def test_nothing_is_fetched_where_its_place_is_taken(tmp_path: Path, place: str) -> None:
+    touch(tmp_path / place)
+    served = Served(zipped(contents()))
+    with (
+        serving(served) as url,
+        pytest.raises(UserError, match=rf"^{tmp_path / 'data'} is there, but holds no recordings .*move it away"),
+    ):
+        download_audiomnist(tmp_path, mirror=url, release=SMALL)
+    assert not served.requests
+    assert (tmp_path / place).is_file()
+
+
+def test_an_archive_that_a_killed_process_had_unpacked_is_removed(tmp_path: Path) -> None:
+    touch(tmp_path / "data" / "01" / "7_01_0.wav")
+    (tmp_path / ".0123.zip").write_bytes(zipped(contents()))
+    download_audiomnist(tmp_path, mirror="http://127.0.0.1:1/nobody", release=SMALL)
+    assert {path.name for path in tmp_path.iterdir()} == {"data"}
 
 
 def test_an_unpacking_that_was_killed_is_done_again(tmp_path: Path) -> None:
@@ -138,6 +171,7 @@ def test_wrong_content_is_refused(tmp_path: Path, change: Callable[[Archive], Ar
         fetch(root, zipped(change(contents())))
     assert "is not the archive of AudioMNIST" in str(error.value)
     assert problem in str(error.value)
+    assert str(error.value).endswith(f"server: audio-lrp data download audiomnist --root {root} --mirror URL")
     assert_nothing_left(root)
     assert {path.name for path in tmp_path.iterdir()} == {"root"}
 
@@ -267,8 +301,17 @@ class TestWhoCallsIt:
         with serving(Served(zipped(contents()))) as url:
             assert exit_code("data", "download", "audiomnist", f"--root={tmp_path / 'x'}", f"--mirror={url}") == 0
         output = capsys.readouterr().out
-        assert f"{tmp_path / 'x'}: 60 recordings of 3 speakers" in output
+        assert f"{tmp_path / 'x'}: 60 recordings of 3 speakers\n" in output
         assert f"audio-lrp fit --config audionet_digit --data.root {tmp_path / 'x'}" in output
+
+    def test_the_command_says_what_was_there_already(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        for name in ("01/7_01_0.wav", "02/7_02_0.wav", "02/7_02_1.wav"):
+            touch(tmp_path / "data" / name)
+        assert exit_code("data", "download", "audiomnist", f"--root={tmp_path}") == 0
+        assert capsys.readouterr().out.startswith(
+            f"{tmp_path}: 3 recordings of 2 speakers, which were there already and are not AudioMNIST's 60: "
+            "for those, choose another --root\n"
+        )
 
     def test_the_command_says_what_went_wrong(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with serving(Served(b"", statuses=[404])) as url:

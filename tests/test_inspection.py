@@ -2,6 +2,8 @@
 
 import csv
 import json
+import subprocess
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -16,8 +18,10 @@ from numpy.typing import NDArray
 
 from audio_lrp.data import FSDD, AudioMNIST, AudioMNISTDataModule, FSDDDataModule
 from audio_lrp.data.audiomnist_metadata import metadata_faults
+from audio_lrp.data.cache import PackedClips
+from audio_lrp.data.decode import UnusableRecordingError, decode_all
 from audio_lrp.data.exclusions import read_exclusions, write_exclusions
-from audio_lrp.data.inspection import Fault, clipped_samples, find_faults, listen_to_all, worth_excluding
+from audio_lrp.data.inspection import Fault, clipped_samples, find_faults, listen, listen_to_all, worth_excluding
 from audio_lrp.errors import UserError
 
 Samples = NDArray[np.floating[Any]]
@@ -91,6 +95,21 @@ class TestSound:
         assert found["data/01/4_01_0.wav"] == Fault("corrupt", "data/01/4_01_0.wav", "an empty file")
         assert found["data/01/4_01_1.wav"].kind == "corrupt"
 
+    @pytest.mark.parametrize("rate", [48000, 44100, 11025, 1_000_000])
+    def test_too_short_are_exactly_those_that_a_training_refuses(self, tmp_path: Path, rate: int) -> None:
+        shortest = -(-rate // 16000)
+        refused = []
+        for length in (1, shortest - 1, shortest, shortest + 1):
+            path = tmp_path / f"{length}.wav"
+            soundfile.write(path, np.resize([0.1, -0.1], length), rate)
+            (decoded,) = decode_all([path])
+            refused.append(isinstance(decoded, UnusableRecordingError))
+            heard = listen(path)
+            assert isinstance(heard, str) == refused[-1]
+            assert not refused[-1] or "holds no samples" in str(heard)
+        assert refused[-2:] == [False, False]
+        assert refused[1] or rate == 11025  # one sample is enough there
+
     def test_other_rates(self, root: Path) -> None:
         soundfile.write(root / "data/02/5_02_2.wav", sound(1), 16000)
         assert faults(root) == [Fault("other rate", "data/02/5_02_2.wav", "16000 Hz, most have 8000 Hz")]
@@ -122,6 +141,10 @@ class TestCompleteness:
             "03": {"gender": "female", "age": 30, room: "Kino"},
             "05": "male",
         }
+        path.write_text("[]")
+        ((place, detail),) = metadata_faults(path, ["01"])
+        assert place == path.name
+        assert detail.startswith("is not a JSON object of speakers")
         path.write_text(json.dumps(metadata))
         assert list(metadata_faults(path, ["01", "02", "04", "05"])) == [
             ("speaker 01", "age is 1234"),
@@ -148,6 +171,53 @@ class TestExclusions:
             names = {recording.path.name for recording in AudioMNIST(folder, exclude=places).recordings}
             assert len(names) == 58
             assert {"4_01_0.wav", "5_02_2.wav"}.isdisjoint(names)
+
+    @pytest.mark.parametrize("place", ["./data/01/4_01_0.wav", "01//4_01_0.wav", "{root}/data/01/4_01_0.wav"])
+    def test_other_ways_to_write_a_place(
+        self, root: Path, tmp_path: Path, place: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        write_exclusions(tmp_path / "places.yaml", {place.format(root=root): "a copy"}, "corpus")
+        assert len(AudioMNIST(root, exclude=tmp_path / "places.yaml").recordings) == 59
+        assert not caplog.messages
+
+    def test_places_that_name_nothing_are_told(
+        self, root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        places = tmp_path / "places.yaml"
+        places.write_text("01/4_01_0.wav: x\na.wav: x\n/b/01/4_01_1.wav: x\n'': x\n'01': x\n")
+        assert len(AudioMNIST(root, exclude=places).recordings) == 59
+        assert caplog.messages == [
+            f"4 of the 5 places in the list of exclusions {places} name no recording of {root}: a.wav, "
+            "/b/01/4_01_1.wav, , ...; a place is the end of a path, such as 01/0_01_0.wav"
+        ]
+
+    def test_the_shipped_list_is_not_for_other_corpora(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+        assert len(AudioMNIST(root, exclude="audiomnist").recordings) == 60
+        (message,) = caplog.messages
+        assert message.startswith("3 of the 3 places in the list of exclusions audiomnist name no recording of ")
+
+    def test_lists_that_leave_nothing_are_refused(self, root: Path, tmp_path: Path) -> None:
+        places = tmp_path / "places.yaml"
+        write_exclusions(places, {path.name: "x" for path in root.rglob("*.wav")}, "corpus")
+        with pytest.raises(UserError) as error:
+            AudioMNISTDataModule(str(root), exclude=str(places)).prepare_data()
+        assert str(error.value) == (
+            f"the list of exclusions {places} excludes all 60 recordings of {root}; take some out of it, or do without "
+            "it"
+        )
+
+    @pytest.mark.parametrize(("kind", "name"), [(AudioMNIST, "data/01/take2.wav"), (FSDD, "recordings/take2.wav")])
+    def test_misnamed_files_can_be_left_out(
+        self, tmp_path: Path, kind: type[AudioMNIST] | type[FSDD], name: str
+    ) -> None:
+        good = (tmp_path / name).with_name("3_01_0.wav")
+        good.parent.mkdir(parents=True)
+        good.touch()
+        (tmp_path / name).touch()
+        with pytest.raises(UserError, match=r"take2\.wav: its name does not tell its labels"):
+            kind(tmp_path).scan()
+        write_exclusions(tmp_path / "places.yaml", {name: "misnamed"}, "corpus")
+        assert [item.path for item in kind(tmp_path, exclude=tmp_path / "places.yaml").recordings] == [good]
 
     def test_places_are_whole_names(self, root: Path, tmp_path: Path) -> None:
         places = tmp_path / "places.yaml"
@@ -217,12 +287,54 @@ class TestCommand:
     def test_its_own_list_mends_what_it_found(
         self, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
-        (root / "data/01/4_01_0.wav").write_bytes(b"")
+        (root / "data/01/4_01_0.wav").rename(root / "data/01/take2.wav")
+        (root / "data/01/5_01_0.wav").rename(root / "data/01/5_02_7.wav")
+        soundfile.write(root / "data/02/4_02_0.wav", np.array([0.1, -0.1]), 48000)
         output = tmp_path / "report"
         assert exit_code("data", "check", str(root), f"--output={output}") == 0
+        assert yaml.safe_load((output / "exclude.yaml").read_text()) == {
+            "data/01/5_02_7.wav": "misnamed: a file of speaker 02",
+            "data/01/take2.wav": "misnamed: its name does not tell its labels",
+            "data/02/4_02_0.wav": "corrupt: holds no samples at 8000 Hz: its 2 at 48000 Hz are too short",
+        }
+        kept = [recording.path for recording in AudioMNIST(root, exclude=output / "exclude.yaml").recordings]
+        PackedClips.open("AudioMNIST", root, kept, cache_dir=tmp_path / "cache")  # as a training begins
         again = ["data", "check", str(root), f"--output={tmp_path / 'again'}", f"--exclude={output / 'exclude.yaml'}"]
         assert exit_code(*again) == 0
-        assert "corrupt" not in capsys.readouterr().out.rpartition("59 recordings of 2 speakers")[2]
+        second = capsys.readouterr().out.rpartition("57 recordings of 2 speakers")[2]
+        assert second
+        assert "corrupt" not in second
+        assert "misnamed" not in second
+
+    def test_broken_metadata_do_not_keep_the_rest_from_being_checked(
+        self, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        (root / "data/01/4_01_0.wav").write_bytes(b"")
+        (root / "data/audioMNIST_meta.txt").write_text("{")
+        assert exit_code("data", "check", str(root), f"--output={tmp_path / 'report'}") == 0
+        rows = [line.split(maxsplit=2) for line in capsys.readouterr().out.splitlines()]
+        assert ["corrupt", "1", "data/01/4_01_0.wav: an empty file"] in rows
+        (metadata,) = (row for row in rows if row[0] == "metadata")
+        assert metadata[1] == "1"
+        assert metadata[2].startswith("audioMNIST_meta.txt: is not readable JSON")
+
+    def test_a_corpus_of_misnamed_files_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        (tmp_path / "data/01").mkdir(parents=True)
+        (tmp_path / "data/01/take2.wav").touch()
+        assert exit_code("data", "check", str(tmp_path), f"--output={tmp_path / 'report'}") == 1
+        assert "take2.wav: its name does not tell its labels; files in" in capsys.readouterr().err
+        assert not (tmp_path / "report").exists()
+
+    def test_exclusions_are_checked(self, root: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+        command = [sys.executable, "-m", "audio_lrp", "data", "check", str(root), f"--output={tmp_path / 'report'}"]
+        places = tmp_path / "places.yaml"
+        places.write_text("nonsense.wav: x\n")
+        assert subprocess.run([*command, f"--exclude={places}"], check=False).returncode == 0
+        assert f"1 of the 1 places in the list of exclusions {places} name no recording" in capfd.readouterr().err
+        write_exclusions(places, {path.name: "x" for path in root.rglob("*.wav")}, "corpus")
+        assert exit_code("data", "check", str(root), f"--exclude={places}", f"--output={tmp_path / 'other'}") == 1
+        assert f"audio-lrp: error: the list of exclusions {places} excludes all 60" in capfd.readouterr().err
+        assert not (tmp_path / "other").exists()
 
     def test_known_faults_of_audiomnist(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         silent = tmp_path / "silent.wav"

@@ -1,20 +1,17 @@
 """The AudioMNIST corpus, or another in its layout."""
 
-import re
 from pathlib import Path
 from typing import ClassVar, Final
 
 from audio_lrp.data.audiomnist_download import download_audiomnist
+from audio_lrp.data.audiomnist_layout import FILE_NAME, LAYOUT, data_folder, wav_files
 from audio_lrp.data.audiomnist_metadata import METADATA, read_genders
 from audio_lrp.data.corpus import Corpus, Recording
-from audio_lrp.data.exclusions import exclude, read_exclusions
+from audio_lrp.data.exclusions import exclude
 from audio_lrp.data.folds import Fold, Gender, rotate_groups
-from audio_lrp.data.listing import no_recordings, visible_entries, wav_names
-from audio_lrp.errors import UserError
+from audio_lrp.data.listing import no_recordings
+from audio_lrp.data.misnamed import MisnamedFileError
 from audio_lrp.names import TaskName
-
-LAYOUT: Final = "data/NN/{digit}_{NN}_{repetition}.wav"
-FILE_NAME: Final = re.compile(r"([0-9])_([0-9]{2,})_([0-9]+)\.wav", re.IGNORECASE)
 
 SPEAKERS: Final = frozenset(f"{number:02d}" for number in range(1, 61))
 
@@ -75,15 +72,44 @@ class AudioMNIST(Corpus):
             UserError: no recordings, a file's name does not fit the layout, or the metadata or the list of exclusions
                 cannot be read.
         """
-        nested = self.root / "data"
-        folder = nested if nested.is_dir() else self.root
-        genders = read_genders(folder / METADATA)
-        speakers = [folder / entry.name for entry in visible_entries(folder) if Path(entry).is_dir()]
-        recordings = [parse_name(place, name, genders) for place in speakers for name in wav_names(place)]
-        if not recordings:
+        genders = read_genders(self.metadata)
+        return [self.read_name(path, genders.get(path.parent.name)) for path in self.files()]
+
+    @property
+    def metadata(self) -> Path:
+        """The file of facts about the speakers, which need not exist."""
+        return data_folder(self.root) / METADATA
+
+    def files(self) -> list[Path]:
+        """The recordings' files, whatever they are called, without those to leave out.
+
+        Raises:
+            UserError: there are none, or the list of exclusions cannot be read or leaves none.
+        """
+        paths = list(wav_files(self.root))
+        if not paths:
             source = "https://github.com/soerenab/AudioMNIST; audio-lrp data download audiomnist gets it"
             raise no_recordings(self.name, self.root, LAYOUT, source)
-        return recordings if self.exclude is None else exclude(recordings, read_exclusions(self.exclude))
+        return paths if self.exclude is None else exclude(paths, self.exclude, self.root)
+
+    @staticmethod
+    def read_name(path: Path, gender: Gender | None = None) -> Recording:
+        """Read a recording's labels off its name.
+
+        Args:
+            path: the file.
+            gender: the speaker's, which the name does not tell.
+
+        Raises:
+            MisnamedFileError: the name does not fit the layout, or names another speaker than its folder.
+        """
+        folder = path.parent.name
+        match = FILE_NAME.fullmatch(path.name)
+        if match is None or match[2] != folder:
+            problem = "its name does not tell its labels" if match is None else f"a file of speaker {match[2]}"
+            raise MisnamedFileError(path, problem, f"{{digit}}_{folder}_{{repetition}}.wav")
+        digit, speaker, repetition = match.groups()
+        return Recording(path, int(digit), speaker, gender, int(repetition))
 
     def published_folds(self, task: TaskName) -> tuple[Fold, ...] | None:
         """The paper's speaker-disjoint folds: 5 of 12 speakers for the digit task, 4 of 6 for the gender task.
@@ -95,20 +121,3 @@ class AudioMNIST(Corpus):
         speakers = {recording.speaker for recording in self.recordings}
         published = {speaker for group in groups for speaker in group}
         return rotate_groups(groups) if published <= speakers <= SPEAKERS else None
-
-
-def parse_name(folder: Path, name: str, genders: dict[str, Gender]) -> Recording:
-    """Read a recording's labels off its name.
-
-    Raises:
-        UserError: the name does not fit the layout, or names another speaker than its folder.
-    """
-    match = FILE_NAME.fullmatch(name)
-    if match is None or match[2] != folder.name:
-        found = "its name does not tell its labels" if match is None else f"a file of speaker {match[2]}"
-        raise UserError(
-            f"{folder / name}: {found}; files in {folder} must be called {{digit}}_{folder.name}_{{repetition}}.wav: "
-            "rename or remove it"
-        )
-    digit, speaker, repetition = match.groups()
-    return Recording(folder / name, int(digit), speaker, genders.get(speaker), int(repetition))

@@ -21,10 +21,10 @@ from typing import Final
 import soundfile
 from tqdm import tqdm
 
+from audio_lrp.data.audiomnist_layout import FILE_NAME, wav_files
 from audio_lrp.data.audiomnist_metadata import METADATA
 from audio_lrp.data.cache import exclusively
-from audio_lrp.data.download import AGAIN, download
-from audio_lrp.data.listing import visible_entries
+from audio_lrp.data.download import AGAIN, another_server, download
 from audio_lrp.errors import UserError, not_writable
 
 MAX_ARCHIVE_BYTES: Final = 3 << 30  # the real one has about 1 GB
@@ -90,32 +90,53 @@ def download_audiomnist(root: Path, mirror: str | None = None, release: Release 
     Raises:
         UserError: the archive cannot be had, is the wrong one, or there is no space for it.
     """
-    if is_there(root):
-        return
     archive = root / f".{PurePosixPath(release.url).name}"
-    url = mirror or release.url
     try:
-        with exclusively(root):
-            if is_there(root):  # by another process, meanwhile
-                return
-            if not archive.exists():
-                download(url, archive, MAX_ARCHIVE_BYTES)
-            try:
-                install(archive, root, release)
-            except (WrongArchiveError, *DAMAGED) as error:
-                archive.unlink()
-                raise UserError(
-                    f"what {url} sent is not the archive of AudioMNIST ({error}); it was removed: try again, or name "
-                    "another server with --mirror"
-                ) from error
-            archive.unlink()
+        if not is_there(root):
+            with exclusively(root):
+                if not is_there(root):  # nor has another process put it there meanwhile
+                    refuse_occupied(root / "data")
+                    fetch(mirror or release.url, archive, root, release)
+        archive.unlink(missing_ok=True)  # maybe that of an earlier process, which was killed when it had unpacked it
     except OSError as error:
         raise not_writable(root, error, AGAIN) from error
 
 
 def is_there(root: Path) -> bool:
-    """Whether a folder holds a corpus in AudioMNIST's layout, whole or not."""
-    return (root / "data").exists() or any(re.fullmatch(r"\d{2,}", entry.name) for entry in visible_entries(root))
+    """Whether a folder holds recordings in AudioMNIST's layout, all of them or some."""
+    return any(FILE_NAME.fullmatch(path.name) for path in wav_files(root))
+
+
+def refuse_occupied(folder: Path) -> None:
+    """Say before downloading that the recordings' place is taken; an empty folder makes room for them.
+
+    Raises:
+        UserError: something else is there.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(
+            f"{folder} is there, but holds no recordings in AudioMNIST's layout, and AudioMNIST would take its place; "
+            "move it away, or choose another folder"
+        )
+
+
+def fetch(url: str, archive: Path, root: Path, release: Release) -> None:
+    """Download the archive, unless it is there from an earlier attempt, and put its recordings in place.
+
+    Raises:
+        UserError: it cannot be had, is the wrong one, or there is no space for it.
+        OSError: the folder cannot be written.
+    """
+    if not archive.exists():
+        download(url, archive, MAX_ARCHIVE_BYTES)
+    try:
+        install(archive, root, release)
+    except (WrongArchiveError, *DAMAGED) as error:
+        archive.unlink()
+        raise UserError(
+            f"what {url} sent is not the archive of AudioMNIST ({error}); it was removed: try again, or "
+            f"{another_server(root)}"
+        ) from error
 
 
 def install(archive: Path, root: Path, release: Release) -> None:

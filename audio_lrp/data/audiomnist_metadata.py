@@ -21,23 +21,25 @@ def read_genders(path: Path) -> dict[str, Gender]:
     """
     if not path.exists():
         return {}
+    metadata = _read(path)
+    if isinstance(metadata, str):
+        raise UserError(f"{path} {metadata}")
     genders: dict[str, Gender] = {}
-    for speaker, facts in _read(path).items():
+    for speaker, facts in metadata.items():
         match facts.get("gender") if isinstance(facts, dict) else None:
             case "male" | "female" as gender:
                 genders[speaker] = gender
     return genders
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any] | str:
+    """The facts by speaker; what is wrong with the file and how to mend it, where it cannot be used."""
     try:
         metadata = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:
-        raise UserError(
-            f"{path} is not readable JSON ({error}); restore it from the corpus, or remove it to go without genders"
-        ) from error
+        return f"is not readable JSON ({error}); restore it from the corpus, or remove it to go without genders"
     if not isinstance(metadata, dict):
-        raise UserError(f'{path} is not a JSON object of speakers, such as {{"01": {{"gender": "male"}}}}; restore it')
+        return 'is not a JSON object of speakers, such as {"01": {"gender": "male"}}; restore it'
     return metadata
 
 
@@ -47,14 +49,14 @@ def metadata_faults(path: Path, speakers: Iterable[str]) -> Iterator[tuple[str, 
     Args:
         path: the file.
         speakers: the speakers that there are recordings of.
-
-    Raises:
-        UserError: the file is not a JSON object.
     """
     if not path.exists():
         yield path.name, "is missing: no speaker's gender is known"
         return
     metadata = _read(path)
+    if isinstance(metadata, str):
+        yield path.name, metadata
+        return
     spoken = set(speakers)
     for speaker in sorted(spoken | metadata.keys()):
         facts = metadata.get(speaker)

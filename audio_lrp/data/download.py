@@ -52,7 +52,7 @@ def download(url: str, path: Path, max_bytes: int) -> None:
             except (*CUT_OFF, CutOffError) as error:
                 reason = error
             except (requests.RequestException, ValueError) as error:  # ValueError: an address that makes no sense
-                raise UserError(f"{url} cannot be downloaded: {error}") from error
+                raise UserError(f"{url} cannot be downloaded: {error}; {another_server(path.parent)}") from error
             except OSError as error:
                 raise not_writable(part.path, error, AGAIN) from error
             else:
@@ -67,8 +67,17 @@ def download(url: str, path: Path, max_bytes: int) -> None:
     rest = f"to go on after the {part.size / 1e6:.0f} MB that lie in {part.path}" if part.size else "later"
     raise UserError(
         f"the download of {url} broke off {ATTEMPTS} times ({_brief(reason)}); run the same command again {rest}, "
-        "or name another server with --mirror"
+        f"or {another_server(path.parent)}"
     )
+
+
+def another_server(folder: Path) -> str:
+    """What to do where a server has not got the file; said in full, as trainings download too, by other options.
+
+    Args:
+        folder: the corpus's folder.
+    """
+    return f"name another server: audio-lrp data download audiomnist --root {folder} --mirror URL"
 
 
 class Part:
@@ -146,7 +155,7 @@ class Part:
             self.discard()
             raise UserError(
                 f"the file is longer than {self.max_bytes / 1e6:.0f} MB, more than it can be: it is not the one that "
-                "is wanted; name another server with --mirror"
+                f"is wanted; {another_server(self.path.parent)}"
             )
 
     def _version(self, url: str) -> str | None:

@@ -6,12 +6,12 @@ recording's path, so that it fits whichever of the corpus's folders is its root.
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Final
 
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
-from audio_lrp.data.corpus import Recording
 from audio_lrp.errors import UserError, yaml_problem
 from audio_lrp.nearest import did_you_mean, nearest_path
 
@@ -52,15 +52,44 @@ def write_exclusions(path: Path, exclusions: Mapping[str, str], corpus: str) -> 
     path.write_text(f"# Recordings to leave out of {corpus}, and why.\n{lines}", encoding="utf-8")
 
 
-def exclude(recordings: Sequence[Recording], exclusions: Mapping[str, str]) -> list[Recording]:
-    """The recordings that no place of a list names."""
-    places = {tuple(place.split("/")) for place in exclusions}
-    lengths = {len(place) for place in places}
-    names = {place[-1] for place in places}  # most recordings are passed by a look at their name
-    kept = [
-        recording
-        for recording in recordings
-        if recording.path.name not in names or places.isdisjoint(recording.path.parts[-n:] for n in lengths)
-    ]
-    logger.info("%d of %d recordings are excluded", len(recordings) - len(kept), len(recordings))
+def exclude(paths: Sequence[Path], name: str | Path, root: Path) -> list[Path]:
+    """The files that no place of a list names; a warning tells of places that name no file.
+
+    Args:
+        paths: the recordings' files.
+        name: the list, see :func:`read_exclusions`.
+        root: the corpus's folder, for messages.
+
+    Raises:
+        UserError: the list cannot be read, or it names all files.
+    """
+    places = {PurePosixPath(place).parts: place for place in read_exclusions(name)}
+    lengths = {len(parts) for parts in places}
+    names = {parts[-1] for parts in places if parts}  # most recordings are passed by a look at their name
+    kept: list[Path] = []
+    used: set[tuple[str, ...]] = set()
+    for path in paths:
+        ends = places.keys() & {path.parts[-n:] for n in lengths} if path.name in names else set()
+        used |= ends
+        if not ends:
+            kept.append(path)
+    if not kept:
+        raise UserError(
+            f"the list of exclusions {name} excludes all {len(paths)} recordings of {root}; take some out of it, or "
+            "do without it"
+        )
+    unused = [place for parts, place in places.items() if parts not in used]
+    if unused:
+        some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
+        _warn(
+            f"{len(unused)} of the {len(places)} places in the list of exclusions {name} name no recording of {root}: "
+            f"{some}; a place is the end of a path, such as {'/'.join(min(paths).parts[-2:])}"
+        )
+    logger.info("%d of %d recordings are excluded", len(paths) - len(kept), len(paths))
     return kept
+
+
+@rank_zero_only
+def _warn(message: str) -> None:
+    """Warn once where several processes train together and each looks for the recordings."""
+    logger.warning(message)

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from audio_lrp.data.corpus import Corpus, Recording
-from audio_lrp.data.exclusions import exclude, read_exclusions
+from audio_lrp.data.exclusions import exclude
 from audio_lrp.data.listing import no_recordings, wav_names
-from audio_lrp.errors import UserError
+from audio_lrp.data.misnamed import MisnamedFileError
 
 LAYOUT: Final = "recordings/{digit}_{speaker}_{repetition}.wav"
 FILE_NAME: Final = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav", re.IGNORECASE)
@@ -37,19 +37,31 @@ class FSDD(Corpus):
         Raises:
             UserError: no recordings, a file's name does not fit the layout, or the list of exclusions cannot be read.
         """
+        return [self.read_name(path) for path in self.files()]
+
+    def files(self) -> list[Path]:
+        """The recordings' files, whatever they are called, without those to leave out.
+
+        Raises:
+            UserError: there are none, or the list of exclusions cannot be read or leaves none.
+        """
         nested = self.root / "recordings"
         folder = nested if nested.is_dir() else self.root
-        recordings = []
-        for name in wav_names(folder):
-            match = FILE_NAME.fullmatch(name)
-            if match is None:
-                raise UserError(
-                    f"{folder / name}: its name does not tell its labels; files in {folder} must be called "
-                    "{digit}_{speaker}_{repetition}.wav: rename or remove it"
-                )
-            digit, speaker, repetition = match.groups()
-            recordings.append(Recording(folder / name, int(digit), speaker, None, int(repetition)))
-        if not recordings:
+        paths = [folder / name for name in wav_names(folder)]
+        if not paths:
             source = "https://github.com/Jakobovski/free-spoken-digit-dataset"
             raise no_recordings(self.name, self.root, LAYOUT, source)
-        return recordings if self.exclude is None else exclude(recordings, read_exclusions(self.exclude))
+        return paths if self.exclude is None else exclude(paths, self.exclude, self.root)
+
+    @staticmethod
+    def read_name(path: Path) -> Recording:
+        """Read a recording's labels off its name.
+
+        Raises:
+            MisnamedFileError: the name does not fit the layout.
+        """
+        match = FILE_NAME.fullmatch(path.name)
+        if match is None:
+            raise MisnamedFileError(path, "its name does not tell its labels", "{digit}_{speaker}_{repetition}.wav")
+        digit, speaker, repetition = match.groups()
+        return Recording(path, int(digit), speaker, None, int(repetition))

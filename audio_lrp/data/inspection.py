@@ -34,7 +34,7 @@ CLIPPED_RUN: Final = 3
 OFFSET: Final = 0.25
 """Mean over standard deviation, where the offset has a sixteenth of the sound's own power."""
 
-EXCLUDED: Final = ("corrupt", "duplicate", "silent", "known fault")
+EXCLUDED: Final = ("misnamed", "corrupt", "duplicate", "silent", "known fault")
 """Kinds of faults that make a recording useless, or a test on it misleading."""
 
 
@@ -84,6 +84,8 @@ def listen(path: Path) -> Sound | str:
         return str(error)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    if 2 * len(samples) * SAMPLE_RATE < rate:  # nothing is left of half a sample
+        return f"holds no samples at {SAMPLE_RATE} Hz: its {len(samples)} at {rate} Hz are too short"
     deviation = float(samples.std(dtype=np.float64))
     return Sound(
         seconds=len(samples) / rate,
