@@ -1,7 +1,11 @@
 """The mean of a training's last weights."""
 
+from typing import Any
+
+import lightning as L
 import torch
 from lightning.pytorch.callbacks import WeightAveraging
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 
 from audio_lrp.errors import UserError
@@ -42,6 +46,14 @@ class WeightAveragingCallback(WeightAveraging):
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether the average takes in the weights after this step, counted from 0."""
         return step_idx is not None and step_idx % self.update_every_n_steps == 0
+
+    def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
+        """Take weights and average up where a training goes on; in a test the checkpoint's weights are the average.
+
+        Lightning's own takes up the weights also in a test after a training, by the same trainer.
+        """
+        if trainer.state.fn == TrainerFn.FITTING:
+            super().on_load_checkpoint(trainer, pl_module, checkpoint)
 
     def average(self, averaged: Tensor, current: Tensor, num_averaged: Tensor | int) -> Tensor:
         """The average of one parameter after another update."""

@@ -7,7 +7,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.callbacks import Callback, ModelCheckpoint
 from lightning.pytorch.demos.boring_classes import BoringModel
 from torch import Tensor
 
@@ -66,6 +66,46 @@ def test_validation_has_the_average(tmp_path: Path, decay: float) -> None:
         torch.testing.assert_close(validated, averages[4 * epoch + 3], rtol=1e-6, atol=1e-7)
     # after the training the module has the average, too
     torch.testing.assert_close(weights_of(module), averages[-1], rtol=1e-6, atol=1e-7)
+
+
+def test_a_test_after_the_training_has_the_average(tmp_path: Path) -> None:
+    tested: list[Tensor] = []
+
+    class Tested(Callback):
+        def on_test_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+            tested.append(weights_of(pl_module))
+
+    kept = ModelCheckpoint(tmp_path, filename="last")
+    trainer = L.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        max_epochs=2,
+        limit_train_batches=4,
+        limit_val_batches=1,
+        limit_test_batches=1,
+        logger=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        callbacks=[WeightAveragingCallback(0.9, update_every_n_steps=1), kept, Tested()],
+    )
+    module = BoringModel()
+    trainer.fit(module)
+    path = kept.best_model_path
+    checkpoint = torch.load(path, weights_only=True)
+    average, last = (checkpoint[name]["layer.weight"].double() for name in ("state_dict", "current_model_state"))
+    assert not torch.equal(average, last)
+    trainer.test(module, ckpt_path=path, verbose=False)  # by the same trainer
+    L.Trainer(
+        default_root_dir=tmp_path,
+        accelerator="cpu",
+        limit_test_batches=1,
+        logger=False,
+        enable_progress_bar=False,
+        callbacks=[Tested()],
+    ).test(BoringModel(), ckpt_path=path, verbose=False)
+    assert len(tested) == 2
+    for weights in tested:
+        assert torch.equal(weights, average)
 
 
 def test_beginnings_are_forgotten() -> None:
