@@ -483,6 +483,13 @@ class TestCommands:
         assert report(capsys)["checkpoint"].startswith("none, the training ended before its first validation")
         assert not list(Path("runs").rglob("*.ckpt"))
 
+    def test_validating_after_more_batches_than_an_epoch_has_is_a_mistake(
+        self, capsys: pytest.CaptureFixture[str], corpus: Path
+    ) -> None:
+        message = refusal(capsys, "fit", *tiny_run(corpus), "--trainer.val_check_interval=1000", code=1)
+        assert "--trainer.val_check_interval: `val_check_interval` (1000) must be less than or equal to" in message
+        assert "set `check_val_every_n_epoch=None`" in message
+
     def test_a_checkpoint_alone_is_enough(
         self, capsys: pytest.CaptureFixture[str], corpus: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:

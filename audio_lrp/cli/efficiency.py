@@ -35,7 +35,7 @@ def efficiency_line(trainer: L.Trainer, model: L.LightningModule) -> str:
     if any(_is_channels_last(parameter) for parameter in model.parameters()):
         settings.append("channels last")
     if getattr(model, "compile_mode", None) is not None:
-        settings.append("compiled")
+        settings.append("compiled (the first step waits for the compiler)")
     if on_cpu:
         settings += [_pages(), f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"]
     return ", ".join(settings)

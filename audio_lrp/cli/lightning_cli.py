@@ -269,6 +269,10 @@ def main(args: Sequence[str]) -> None:
         if error.errno in NO_SPACE and error.filename is None:  # of a logger's file, for example
             raise not_writable(last_run_folder(), error, "choose another place with --run.root") from error
         raise
+    except ValueError as error:
+        if "val_check_interval" in str(error):  # found where the number of batches is known
+            raise UserError(f"--trainer.val_check_interval: {' '.join(str(error).split())}") from error
+        raise
     except RuntimeError as error:
         if _LEFT_ALONE.search(str(error)) and torch.distributed.is_initialized():
             rank, reason = torch.distributed.get_rank(), " ".join(str(error).split())
