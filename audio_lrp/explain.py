@@ -136,7 +136,8 @@ def explain(
 
     Recordings may have any sampling rate and number of channels. A recording longer than a second is explained in
     windows of a second, every half second; a shorter one lies in the middle of a second of silence. Where the network
-    was trained on centered clips, every window is moved so that the centroid of its amplitude lies in its middle.
+    was trained on centered clips, every window is moved so that the centroid of its amplitude lies in its middle, and
+    left out where it then begins less than 100 ms after the one before.
 
     Args:
         checkpoint: a ``.ckpt`` file of ``audio-lrp fit``; nothing else of the training is needed.

@@ -16,6 +16,8 @@ from audio_lrp.nearest import nearest_path
 
 SUFFIXES = (".wav", ".flac")
 _LONGEST_NAME = 80
+_SAME_SOUND = NUM_SAMPLES // 10
+"""Windows moved closer together than this show the same sound: only the first of them is worth an explanation."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +103,8 @@ def windows(samples: NDArray[np.float32], placement: Placement = "random") -> li
     Args:
         samples: the recording at 8 kHz [N], N > 0.
         placement: how the network's training clips were placed. With ``"centered"``, each window is moved so that the
-            centroid of the amplitude that it holds lies in its middle.
+            centroid of the amplitude that it holds lies in its middle; of windows that then begin less than 100 ms
+            apart, the first is kept.
 
     Example:
         >>> [(window.begin, window.length, window.offset) for window in windows(np.ones(6000, dtype=np.float32))]
@@ -113,7 +116,11 @@ def windows(samples: NDArray[np.float32], placement: Placement = "random") -> li
     begins = [*range(0, last, NUM_SAMPLES // 2), last] if last > 0 else [-(-last // 2)]
     if placement == "centered":
         signals = torch.from_numpy(np.stack([_window(samples, begin).signal for begin in begins]))
-        begins = sorted(set((torch.tensor(begins) - centered_offsets(signals)).tolist()))
+        moved = sorted((torch.tensor(begins) - centered_offsets(signals)).tolist())
+        begins = moved[:1]
+        for begin in moved[1:]:
+            if begin - begins[-1] >= _SAME_SOUND:
+                begins.append(begin)
     return [_window(samples, begin) for begin in begins]
 
 

@@ -203,6 +203,18 @@ def test_a_word_lies_in_the_middle_of_its_windows(length) -> None:
     assert abs((weights * np.arange(8000)).sum() / weights.sum() - 4000) <= 1
 
 
+def test_windows_moved_to_the_same_sound_are_explained_once() -> None:
+    word = np.sin(np.arange(3000)).astype(np.float32)
+    samples = np.full(13_000, 1e-3, dtype=np.float32)  # the noise of the room moves the centroids a little apart
+    samples[4500:7500] = word
+    (window,) = windows(samples, "centered")
+    assert abs(window.begin - window.offset - 2000) < 100
+    samples[9000:12_000] = word
+    begins = [window.begin - window.offset for window in windows(samples, "centered")]
+    assert len(begins) > 1
+    assert min(np.diff(begins)) >= 800
+
+
 def test_the_page_links_to_files_that_exist_and_to_nothing_else(tmp_path, waveform_checkpoint) -> None:
     name = "<script>alert(1)</script> & $x_1$ 'ä' #1%.wav"
     tone(tmp_path / "in" / name, 0.3)
