@@ -58,8 +58,8 @@ def waveform_relevance(
     scale = _symmetric(summed)
 
     figure = _figure(10.0, 4.2)
-    grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), width_ratios=(60, 1), hspace=0.12, wspace=0.04)
-    figure.subplots_adjust(left=0.075, right=0.915, bottom=0.125, top=0.915)
+    grid = figure.add_gridspec(2, 2, height_ratios=(3, 1), width_ratios=(60, 1), hspace=0.2, wspace=0.04)
+    figure.subplots_adjust(left=0.095, right=0.91, bottom=0.125, top=0.915)
     above = figure.add_subplot(grid[0, 0])
     below = figure.add_subplot(grid[1, 0], sharex=above)
 
@@ -72,7 +72,6 @@ def waveform_relevance(
     peak = 1.05 * _peak(waveform)
     above.set(ylim=(-peak, peak), ylabel="amplitude", title=title)
     above.tick_params(labelbottom=False)
-    above.ticklabel_format(axis="y", style="sci", scilimits=(-1, 3))  # long labels would push the axis's name out
 
     edges = np.append(seconds[starts], seconds[-1])
     below.stairs(np.maximum(summed, 0), edges, fill=True, color=_LINE_COLORS(1.0), linewidth=0)
@@ -81,6 +80,9 @@ def waveform_relevance(
     below.set_xlabel("time [s]" if utterance is None else "time [s], utterance shaded")
     figure.align_ylabels((above, below))
     below.xaxis.set_major_locator(MultipleLocator(0.1))
+    below.locator_params(axis="y", nbins=4)
+    for axes in (above, below):
+        axes.ticklabel_format(axis="y", style="sci", scilimits=(-2, 3))  # long labels would push the axis's name out
     if utterance is not None:
         for axes in (above, below):
             axes.axvspan(utterance[0] / sample_rate, utterance[1] / sample_rate, color="0.94", zorder=0)
@@ -155,17 +157,16 @@ def perturbation_chart(
     Returns:
         The figure: a panel per quantity, the orders as lines in each.
     """
-    figure = _figure(3.6 * len(curves) + 0.4, 3.6)
-    figure.subplots_adjust(left=0.2 / len(curves), right=1 - 0.06 / len(curves), bottom=0.15, top=0.85, wspace=0.28)
-    figure.suptitle(title, y=0.975)
-    for panel, (quantity, values) in enumerate(curves.items()):
-        axes = figure.add_subplot(1, len(curves), panel + 1)
+    figure = Figure(figsize=(3.6 * len(curves) + 0.4, 3.9), dpi=_DPI, layout="constrained")
+    figure.suptitle(title)
+    panels = figure.subplots(1, len(curves), squeeze=False)[0]
+    for axes, (quantity, values) in zip(panels, curves.items(), strict=True):
         for order, curve, (color, style) in zip(orders, values, itertools.cycle(_CURVE_STYLES), strict=False):
             axes.plot(fractions, curve, label=order, color=color, linestyle=style, marker="o", markersize=3)
         axes.set(xlabel="fraction removed", ylabel=quantity, xlim=(0, fractions[-1]))
         axes.grid(color="0.9")
-        if panel == 0:
-            axes.legend(frameon=False)
+    handles, labels = panels[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside lower center", ncols=2 * len(curves), frameon=False)
     return figure
 
 

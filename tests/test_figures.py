@@ -4,6 +4,7 @@ import sys
 
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 
 from audio_lrp.figures import confusion_matrix, perturbation_chart, pixels, spectrogram_relevance, waveform_relevance
@@ -67,6 +68,29 @@ def test_waveform_is_red_where_relevance_is_positive_and_blue_where_it_is_negati
     assert right.max() < 50
 
 
+@pytest.mark.parametrize("mantissa", [1.05, 2.5, 7.5])
+@pytest.mark.parametrize("exponent", range(-5, 5))
+def test_no_text_of_a_waveform_picture_is_cut_off(waveform, mantissa, exponent):
+    shape = mantissa * waveform / np.abs(waveform).max()
+    relevance = np.zeros_like(shape)
+    relevance[::40] = shape[::40] * 10.0**exponent
+    figure = waveform_relevance(shape * 10.0 ** min(exponent, -1), relevance, TITLE, utterance=(1000, 5000))
+    renderer = FigureCanvasAgg(figure).get_renderer()
+    inside, drawn = figure.bbox, figure.get_tightbbox(renderer).transformed(figure.dpi_scale_trans)
+    assert inside.x0 <= drawn.x0
+    assert drawn.x1 <= inside.x1
+    assert inside.y0 <= drawn.y0
+    assert drawn.y1 <= inside.y1
+
+
+def test_ordinary_amplitudes_are_written_as_they_are(waveform):
+    figure = waveform_relevance(0.75 * waveform / np.abs(waveform).max(), waveform, TITLE)
+    pixels(figure)
+    axis = figure.axes[0].yaxis
+    assert axis.get_offset_text().get_text() == ""
+    assert "0.6" in [label.get_text() for label in axis.get_ticklabels()]
+
+
 def test_spectrogram_relevance_has_axes_in_hertz_and_seconds_with_low_frequencies_below():
     rng = np.random.default_rng(0)
     spectrogram = rng.random((227, 227), dtype=np.float32)
@@ -118,6 +142,20 @@ def test_perturbation_chart_draws_every_order_in_every_panel():
         assert len({(line.get_color(), line.get_linestyle()) for line in axes.lines}) == 3
         for line, curve in zip(axes.lines, accuracy, strict=True):
             np.testing.assert_allclose(line.get_xydata(), np.column_stack([fractions, factor * curve]))
+
+
+@pytest.mark.parametrize("panels", [1, 3])
+def test_the_legend_of_perturbation_curves_lies_below_the_panels(panels):
+    fractions, orders = np.linspace(0, 1, 6), ("morf", "lrif", "random", "amplitude")
+    curves = {f"quantity {number}": np.linspace(1, 0, 24).reshape(4, 6) for number in range(panels)}
+    figure = perturbation_chart(fractions, curves, orders, TITLE)
+    pixels(figure)
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == list(orders)
+    box, bounds = legend.get_window_extent(), figure.bbox
+    assert box.y1 <= min(axes.get_tightbbox().y0 for axes in figure.axes)
+    assert bounds.x0 <= box.x0 < box.x1 <= bounds.x1
+    assert bounds.y0 <= box.y0
 
 
 def test_confusion_matrix_writes_counts_and_colours_shares():
