@@ -25,7 +25,8 @@ from audio_lrp.report.charts import Axis, Line, line_chart, stacked_bars
 from audio_lrp.report.command import main
 from audio_lrp.report.document import report
 from audio_lrp.report.run_folder import read_run
-from audio_lrp.report.run_log import steps_per_epoch
+from audio_lrp.report.run_log import LoggedExplanation, RunLog, steps_per_epoch
+from audio_lrp.report.training_section import Clock
 
 PLUGINS = ("--plugin", "command_line", "--plugin", "fake_corpus")
 NAUGHTY = "<script>alert(1)</script>"
@@ -144,8 +145,10 @@ def test_a_checkpoint_alone_is_enough(trained: Path, tmp_path: Path) -> None:
     assert exit_code("report", str(checkpoint), *PLUGINS) == 0
     parts = Parts(tmp_path / "report.html")
     assert len(parts.sources("img")) >= 10  # explanations, computed anew
-    for text in ("elsewhere.ckpt", "TinyNetwork", "The run was not tested"):
+    for text in ("explained by the checkpoint elsewhere.ckpt", "TinyNetwork", "name the folder of its run"):
         assert text in parts.text
+    for text in ("was not tested", "not kept", "were logged", "best checkpoint"):
+        assert text not in parts.text
 
 
 def test_a_file_that_is_no_checkpoint_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,7 +269,7 @@ def test_an_untested_run_without_anything_logged(run: Path) -> None:
     for sentence in (
         "The run was not tested",
         "Losses and accuracies over the epochs were not kept",
-        "No relevance maps were logged",
+        "There are no logged relevance maps",
         "No perturbation curves were logged",
         "There is no ledger",
     ):
@@ -298,8 +301,38 @@ def test_steps_of_an_epoch_are_those_that_explain_all_rows() -> None:
     for steps in (1, 7, 88):
         ends = [{"step": epoch * steps + steps - 1, "epoch": epoch} for epoch in range(4)]
         assert steps_per_epoch(ends) == steps
-        assert steps_per_epoch([*ends, {"step": 4 * steps, "epoch": 4, "test/loss": 0.0}]) == steps
-    assert steps_per_epoch([{"step": 3}]) is None
+    assert steps_per_epoch(ends[:1]) is None  # the epoch may go on
+    assert steps_per_epoch([]) is None
+
+
+def test_a_training_that_ended_within_its_first_epoch_is_told_in_steps() -> None:
+    """With the rows that such a run logs: validation, explanation, test."""
+    rows = [
+        {"step": 1, "epoch": 0, "val/loss": 1.0},
+        {"step": 3, "epoch": 0, "val/loss": 1.0},
+        {"step": 4, "lrp/srg": 0.5},
+        {"step": 4, "epoch": 1, "test/loss": 1.0},
+    ]
+    clock = Clock(RunLog(rows, [LoggedExplanation(4, is_test, {"srg": 0.5}) for is_test in (False, True)]))
+    assert (clock.last, clock.name(4)) == (4, "step 4")
+
+
+def test_a_test_alone_tells_no_time_of_training() -> None:
+    log = RunLog([{"step": 0, "epoch": 0, "test/loss": 1.0}], [LoggedExplanation(0, True, {"srg": 0.5})])
+    assert Clock(log).last is None
+
+
+@pytest.mark.parametrize(
+    ("epochs", "fact"),
+    [(1, "<strong>step 1</strong><span></span>"), (2, "<strong>epoch 2</strong><span>2 steps</span>")],
+)
+def test_page_tells_how_long_the_training_was(run: Path, epochs: int, fact: str) -> None:
+    only_checkpoint(run).unlink()
+    for path in run.glob("lrp/*.*"):
+        path.unlink()
+    rows = "".join(f"{epoch},{epoch},0.5\n" for epoch in range(epochs))
+    (run / "metrics.csv").write_text(f"step,epoch,val/loss\n{rows}")
+    assert f"<dt>trained until</dt><dd>{fact}</dd>" in Parts(report(run).path).source
 
 
 def test_lines_lie_where_their_values_are() -> None:

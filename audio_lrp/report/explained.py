@@ -1,4 +1,4 @@
-"""Explanations of a run's test clips, computed anew from its best checkpoint."""
+"""Explanations of a run's test clips, computed anew from a checkpoint."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from copy import deepcopy
@@ -30,11 +30,13 @@ class Explained:
         views: their pictures and sounds.
         ledger: rows of the conservation ledger, averaged over the clips.
         composite: name of the LRP composite.
+        checkpoint: the network's file.
     """
 
     views: Sequence[ExampleViews]
     ledger: Sequence[Mapping[str, str | float]]
     composite: str
+    checkpoint: Path
 
 
 def explain_test_clips(
@@ -44,7 +46,7 @@ def explain_test_clips(
 
     Args:
         config: the run's configuration.
-        checkpoint: its best checkpoint.
+        checkpoint: one of its checkpoints.
         count: how many clips, spread evenly over the classes.
         plugins: packages whose classes the run may name (see `audio_lrp.saved_network.load_network`).
 
@@ -65,7 +67,7 @@ def explain_test_clips(
     except UserError:  # the composite's relevance has no such form: nothing but the map can be shown
         planes = None
     views = example_views(batch, datamodule.signals(batch), explanation, planes, saved.class_names)
-    return Explained([*views], explanation.conservation.rows(), explanation.composite)
+    return Explained([*views], explanation.conservation.rows(), explanation.composite, checkpoint)
 
 
 def _callback_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:

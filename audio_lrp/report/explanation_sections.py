@@ -38,14 +38,15 @@ def clips_section(log: RunLog, explained: Explained | None, reason: str, clock: 
     blocks: list[Block] = [Paragraph(RED_AND_BLUE)]
     logged = _last(log, "clips")
     if explained is not None:
-        blocks.append(Paragraph(f"Test clips, explained by the best checkpoint with {explained.composite}:"))
+        text = f"Test clips, explained by the checkpoint {explained.checkpoint.name} with {explained.composite}:"
+        blocks.append(Paragraph(text))
         blocks.append(Clips([explained_clip(view) for view in explained.views]))
     elif logged is not None:
         when = f"{'test' if logged.is_test else 'validation'} clips after {clock.name(logged.step)}"
         blocks.append(Paragraph(f"As logged, {when}; nothing was computed anew: {reason}.", warning=True))
         blocks.append(Clips([_logged_clip(clip) for clip in logged.clips[:_NUM_LOGGED]]))
     else:
-        blocks.append(Paragraph(f"No relevance maps were logged, and none computed anew: {reason}.", warning=True))
+        blocks.append(Paragraph(f"There are no logged relevance maps, and none computed anew: {reason}.", warning=True))
     in_training = [item for item in log.explanations if item.clips and not item.is_test]
     if len(in_training) > 1:
         moments = [_moment(item, clock) for item in _evenly(in_training, _SHOWN_EPOCHS)]

@@ -49,6 +49,11 @@ class RunFolder:
     log: RunLog
     best: BestCheckpoint | None
 
+    @property
+    def is_checkpoint(self) -> bool:
+        """Whether there is a checkpoint alone, which holds nothing that was logged."""
+        return self.best is not None and self.best.path == self.path
+
     def setting(self, name: str) -> Any:
         """The value at a dotted name (see `setting`)."""
         return setting(self.config, name)

@@ -49,7 +49,7 @@ class RunLog:
     """Everything that was logged.
 
     Attributes:
-        rows: logged scalars by name, each row with `STEP` and mostly with `EPOCH`, both counted from 0.
+        rows: logged scalars by name, each row with `STEP` and mostly with `EPOCH` (see `training_rows`).
         explanations: of every step that had one, in the order of the steps.
         confusions: rows of the test's confusion matrix: true, predicted, count.
         versions: of packages, by name.
@@ -102,8 +102,16 @@ def _merged(explanations: Sequence[LoggedExplanation]) -> list[LoggedExplanation
     return [merged[key] for key in sorted(merged)]
 
 
+def training_rows(rows: Sequence[Mapping[str, float]]) -> list[Mapping[str, float]]:
+    """Rows of training and validation, whose steps and epochs count from 0.
+
+    Others, of a test or without epoch, as those of explanations are, stand at the number of steps done.
+    """
+    return [row for row in rows if EPOCH in row and not any(name.startswith("test/") for name in row)]
+
+
 def steps_per_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
-    """Steps in an epoch, from rows with `STEP` and `EPOCH`; None without such rows.
+    """Steps in an epoch, from `training_rows`; None where they are all of one epoch, which need not have ended.
 
     Exact where a row stands at the end of an epoch, as those of a validation mostly do; else, from the middle of epoch
     e, too small by at most one part in e + 1.
@@ -112,9 +120,6 @@ def steps_per_epoch(rows: Sequence[Mapping[str, float]]) -> int | None:
         >>> steps_per_epoch([{"step": 22, "epoch": 0}, {"step": 49, "epoch": 2}, {"step": 68, "epoch": 2}])
         23
     """
-    least = [
-        ceil((row[STEP] + 1) / (row[EPOCH] + 1))
-        for row in rows
-        if EPOCH in row and not any(name.startswith("test/") for name in row)  # a test comes after the last epoch
-    ]
-    return max(least, default=None)
+    if len({row[EPOCH] for row in rows}) < 2:
+        return None
+    return max(ceil((row[STEP] + 1) / (row[EPOCH] + 1)) for row in rows)

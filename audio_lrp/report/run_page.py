@@ -23,19 +23,19 @@ def run_page(run: RunFolder, plugins: Collection[str] = ()) -> Page:
     """
     clock = Clock(run.log)
     explained, reason = _explained(run, plugins)
+    clips = clips_section(run.log, explained, reason, clock)
+    ledger = ledger_section(run.log, explained, reason)
+    if run.is_checkpoint:
+        sections = [_results_section(), clips, ledger]
+    else:
+        training, perturbation = training_section(run.log, clock), perturbation_section(run.log, clock)
+        sections = [_test_section(run), training, clips, perturbation, ledger]
     return Page(
         title=f"{run.path.parent.name}/{run.path.name}",
         subtitle=_subtitle(run),
         facts=_facts(run, clock),
         problems=run.log.problems,
-        sections=[
-            _test_section(run),
-            training_section(run.log, clock),
-            clips_section(run.log, explained, reason, clock),
-            perturbation_section(run.log, clock),
-            ledger_section(run.log, explained, reason),
-            _setup_section(run),
-        ],
+        sections=[*sections, _setup_section(run)],
     )
 
 
@@ -71,8 +71,18 @@ def _facts(run: RunFolder, clock: Clock) -> list[Fact]:
     if validation:
         facts.append(Fact("best validation accuracy", percent(max(validation)), "speakers that choose the checkpoint"))
     if clock.last is not None:
-        facts.append(Fact("trained until", clock.name(clock.last), f"{clock.last:g} steps"))
+        steps = f"{clock.last:.0f} steps" if clock.unit == "epoch" else ""
+        facts.append(Fact("trained until", clock.name(clock.last), steps))
     return facts
+
+
+def _results_section() -> Section:
+    """In place of what a checkpoint alone cannot tell."""
+    text = (
+        "A checkpoint holds neither scores, nor losses, nor perturbation curves: name the folder of its run, "
+        "runs/NAME/TIME, to see those that were kept."
+    )
+    return Section("results", "Training and test", [Paragraph(text, warning=True)])
 
 
 def _test_section(run: RunFolder) -> Section:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from audio_lrp.report.blocks import Charts, Paragraph, Section
 from audio_lrp.report.charts import Axis, Chart, Line, line_chart
-from audio_lrp.report.run_log import RunLog, steps_per_epoch
+from audio_lrp.report.run_log import STEP, RunLog, steps_per_epoch, training_rows
 
 SHARES = ("accuracy", "f1")
 """Scores written in percent."""
@@ -15,13 +15,14 @@ class Clock:
 
     Attributes:
         unit: what is counted.
-        last: the training's last step; None where that is unknown.
+        last: the number of steps trained; None where that is unknown, as after a test alone.
     """
 
     def __init__(self, log: RunLog) -> None:
-        self._steps_per_epoch = steps_per_epoch(log.rows)
+        rows = training_rows(log.rows)
+        self._steps_per_epoch = steps_per_epoch(rows)
         self.unit = "step" if self._steps_per_epoch is None else "epoch"
-        steps = [row["step"] + 1 for row in log.rows] + [item.step for item in log.explanations]
+        steps = [row[STEP] + 1 for row in rows] + [item.step for item in log.explanations if not item.is_test]
         self.last = max(steps, default=None)
 
     def at(self, steps: float) -> float:
