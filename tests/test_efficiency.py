@@ -56,7 +56,9 @@ def test_pages_threads_and_layout_are_those_in_force(monkeypatch: pytest.MonkeyP
     assert "small pages" in line("bf16-mixed", TinyNetwork, True, monkeypatch)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     compiled = line("32-true", TinyNetwork, False, monkeypatch, compile_mode="default")
-    assert compiled.endswith("trainer.precision, compiled (the first step waits for the compiler), small pages, 1 thread")
+    assert compiled.endswith(
+        "trainer.precision, compiled (the first step waits for the compiler), small pages, 1 thread"
+    )
 
 
 def test_this_cpu_tells_what_it_has() -> None:
