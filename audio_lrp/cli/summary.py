@@ -45,7 +45,7 @@ def _validation_line(trainer: Trainer, metrics: Mapping[str, Tensor]) -> tuple[s
     best = getattr(checkpoint, "best_model_score", None)
     if best is None or getattr(checkpoint, "monitor", None) != "val/accuracy":
         return "validation accuracy", _percent(metrics.get("val/accuracy"))
-    return "validation accuracy", f"{_percent(best)} (best epoch)"
+    return "validation accuracy", f"{_percent(best)} (best checkpoint)"
 
 
 def _no_checkpoint(trainer: Trainer, subcommand: str) -> str:

@@ -52,7 +52,7 @@ def training_section(log: RunLog, clock: Clock) -> Section:
             lines.setdefault(quantity, []).append(_over_time(label, points))
     charts = [_chart(quantity, lines[quantity], clock) for quantity in sorted(lines, key=_importance)]
     if not charts:
-        text = "Losses and accuracies over the epochs were not kept: trainer.logger was none that keeps them."
+        text = "There are no losses and accuracies of a training: either there was none, or no logger to keep them."
         return Section("training", "Training", [Paragraph(text, warning=True)])
     return Section("training", "Training", [Charts(charts)])
 
