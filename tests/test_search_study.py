@@ -17,7 +17,18 @@ from optuna.trial import FrozenTrial, TrialState
 
 from audio_lrp.errors import UserError
 from audio_lrp.search import worker
-from audio_lrp.search.study import default_storage, is_finished, latest, open_study, points, repeat, running, startable
+from audio_lrp.search.study import (
+    default_storage,
+    is_finished,
+    latest,
+    open_study,
+    points,
+    repeat,
+    running,
+    sign,
+    startable,
+    unsigned,
+)
 from audio_lrp.search.sweep_file import Sweep, make_sweep
 from audio_lrp.search.worker import Job, run_trials, worker_name
 
@@ -117,6 +128,33 @@ class TestDeadWorkers:
         states = Counter(trial.state for trial in study.get_trials())
         assert states == {TrialState.COMPLETE: 6, TrialState.FAIL: 1}
         assert len(latest(study.get_trials())) == 6
+
+    @pytest.mark.parametrize("before", [0, 2])
+    def test_a_trial_that_died_before_it_drew_is_repeated_at_its_own_point(
+        self, url: str, tried: list[dict[str, Any]], before: int
+    ) -> None:
+        study = open_study(url, "name", make_sweep(CONTENT), CONTENT)
+        for _ in range(before):
+            run_trials(study, make_sweep(CONTENT), job(url, CONTENT, len(study.trials) + 1))
+        for _ in range(2):  # and so did the second attempt
+            dying = study.ask()
+            sign(dying, "elsewhere-1")
+            repeat(study, study.trials[dying.number])
+        study = work(url, CONTENT, 6)
+        assert sorted((point["a"], point["b"]) for point in tried) == [(a, b) for a in (1, 2, 3) for b in ("x", "y")]
+        assert {trial.state for trial in latest(study.trials)} == {TrialState.COMPLETE}
+
+    def test_death_before_the_first_sign_of_life(self, url: str, tried: list[dict[str, Any]]) -> None:
+        study = open_study(url, "name", make_sweep(CONTENT), CONTENT)
+        lost, working = study.ask(), study.ask()
+        sign(working, "elsewhere-1")
+        optuna.storages.fail_stale_trials(study)
+        assert [trial.number for trial in unsigned(study, 0)] == [lost.number]
+        assert unsigned(study) == []  # its worker may be about to sign it
+        repeat(study, unsigned(study, 0)[0])
+        assert unsigned(study, 0) == []
+        run_trials(study, make_sweep(CONTENT), job(url, CONTENT, 2))
+        assert [(point["a"], point["b"]) for point in tried] == [(1, "x")]
 
     def test_silence_is_death(self, url: str, tried: list[dict[str, Any]]) -> None:
         # As on another machine, which nobody here can look at.

@@ -11,6 +11,7 @@ import random
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import datetime, timedelta
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -67,8 +68,9 @@ class GridSampler(BaseSampler):
     def sample_independent(
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
-        """The parameter's text at the trial's point."""
-        return json.dumps(self._points[rank(study.get_trials(deepcopy=False), trial.number)][param_name])
+        """The parameter's text at the trial's point: that of the first attempt, which may have died before it drew."""
+        first, *_ = [*trial.system_attrs.get("retry_history", ()), trial.number]
+        return json.dumps(self._points[rank(study.get_trials(deepcopy=False), first)][param_name])
 
 
 def default_storage(folder: Path) -> str:
@@ -229,6 +231,13 @@ def running_by_worker(study: optuna.Study) -> dict[str, list[FrozenTrial]]:
         if _WORKER in trial.user_attrs:
             found.setdefault(trial.user_attrs[_WORKER], []).append(trial)
     return found
+
+
+def unsigned(study: optuna.Study, seconds: float = GRACE) -> list[FrozenTrial]:
+    """The trials begun so many seconds ago that no worker has signed: it died first, maybe before a first heartbeat."""
+    long_ago = datetime.now() - timedelta(seconds=seconds)
+    begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+    return [t for t in begun if _WORKER not in t.user_attrs and t.datetime_start and t.datetime_start < long_ago]
 
 
 def repeat(study: optuna.Study, trial: FrozenTrial) -> None:

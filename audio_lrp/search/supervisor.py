@@ -21,6 +21,7 @@ from audio_lrp.search.study import (
     running_by_worker,
     startable,
     told_as_user_errors,
+    unsigned,
 )
 from audio_lrp.search.sweep_file import Sweep
 from audio_lrp.search.worker import DISK_FULL, Job, has_ended, log_file, work, worker_name
@@ -106,6 +107,8 @@ def supervise(study: optuna.Study, sweep: Sweep, job: Job) -> None:
         bar: tqdm[Never] = tqdm(total=job.total, desc="sweep", unit="trial", disable=None)
         while not is_finished(study, sweep, job.total):
             optuna.storages.fail_stale_trials(study)
+            for trial in unsigned(study):
+                repeat(study, trial)
             crew.keep_up(sweep)
             _show(bar, study, sweep)
             time.sleep(_POLL)
