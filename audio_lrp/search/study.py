@@ -69,8 +69,8 @@ class GridSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The parameter's text at the trial's point: that of the first attempt, which may have died before it drew."""
-        first, *_ = [*trial.system_attrs.get("retry_history", ()), trial.number]
-        return json.dumps(self._points[rank(study.get_trials(deepcopy=False), first)][param_name])
+        attempts: list[int] = [*trial.system_attrs.get("retry_history", []), trial.number]
+        return json.dumps(self._points[rank(study.get_trials(deepcopy=False), attempts[0])][param_name])
 
 
 def default_storage(folder: Path) -> str:
