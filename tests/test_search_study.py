@@ -102,6 +102,23 @@ class TestSharing:
         assert [point["a"] for point in tried] == [1, 1, 2]
         assert is_finished(study, make_sweep(content), 12)
 
+    def test_a_trial_that_begins_at_this_moment_is_not_finished(
+        self, url: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        sweep = make_sweep(CONTENT)
+        study = open_study(url, "name", sweep, CONTENT)
+        read = study.get_trials
+
+        def read_just_before_it_begins(*arguments: Any, **options: Any) -> list[FrozenTrial]:
+            trials = list(read(*arguments, **options))
+            if not trials:
+                study.ask()
+            return trials
+
+        monkeypatch.setattr(study, "get_trials", read_just_before_it_begins)
+        assert not is_finished(study, sweep, 1)
+        assert not is_finished(study, sweep, 1)
+
     def test_another_file_of_the_same_name(self, url: str) -> None:
         open_study(url, "name", make_sweep(CONTENT), CONTENT)
         other = CONTENT | {"method": "random"}

@@ -197,8 +197,10 @@ def startable(study: optuna.Study, sweep: Sweep, total: int) -> int:
 
 def is_finished(study: optuna.Study, sweep: Sweep, total: int) -> bool:
     """Whether nothing is left to do, by any worker anywhere."""
-    trials = study.get_trials(deepcopy=False)
-    return startable(study, sweep, total) == 0 and all(trial.state.is_finished() for trial in latest(trials))
+    if startable(study, sweep, total) > 0:
+        return False
+    trials = study.get_trials(deepcopy=False)  # only now: the last one may have begun a moment ago
+    return all(trial.state.is_finished() for trial in latest(trials))
 
 
 def reached(trials: Sequence[FrozenTrial], sweep: Sweep) -> bool:
