@@ -70,8 +70,8 @@ class SpeedPerturbation(Augmentation):
         spectrum = torch.fft.rfft(clip, n=_PADDED, norm="forward")
         changed = torch.zeros_like(clip)
         for row, frequencies, samples in zip(changed, spectrum, stretched.tolist(), strict=True):
-            # Below both Nyquist frequencies: above speed 1 the top of the band would alias.
-            band = frequencies[: min(samples, _PADDED) // 2]
+            # Below both Nyquist frequencies, or above speed 1 the top of the band would alias; speed 1 changes nothing.
+            band = frequencies if samples == _PADDED else frequencies[: min(samples, _PADDED) // 2]
             signal = torch.fft.irfft(band, n=samples, norm="forward")[:NUM_SAMPLES]
             row[: len(signal)] = signal
         new_length = (length * stretched // _PADDED).clamp(min=1)
