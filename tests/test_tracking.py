@@ -15,6 +15,7 @@ import yaml
 from command_line import exit_code, only_folder, tiny_run, wandb_config, wandb_records
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
+from audio_lrp.data.parallel import usable_cores
 from audio_lrp.errors import UserError
 from audio_lrp.tracking import Run, discard_empty_folders, make_wandb_logger, run_folder, wandb_session
 
@@ -151,7 +152,7 @@ class TestRecord:
         assert (folder / "config.yaml").is_file()
         assert len(list(folder.glob("checkpoints/*.ckpt"))) == 1
         assert result.stdout.count("test accuracy:") == 1
-        threads = max(1, len(os.sched_getaffinity(0)) // 2)
+        threads = max(1, usable_cores() // 2)
         assert result.stderr.count("by trainer.precision") == 1
         assert f"pages, {threads} thread{'s' * (threads > 1)}\n" in result.stderr
 

@@ -20,17 +20,28 @@ def weights_of(module: L.LightningModule) -> Tensor:
 
 
 class Weights(Callback):
-    """Remembers the weights after every step, and those that are validated."""
+    """Remembers the weights after every step, and those that are validated and tested."""
 
     def __init__(self) -> None:
         self.steps: list[Tensor] = []
         self.validated: list[Tensor] = []
+        self.tested: list[Tensor] = []
 
     def on_train_batch_end(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
         self.steps.append(weights_of(pl_module))
 
     def on_validation_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
         self.validated.append(weights_of(pl_module))
+
+    def on_test_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
+        self.tested.append(weights_of(pl_module))
+
+
+def trainer(tmp_path: Path, **options: Any) -> L.Trainer:
+    return L.Trainer(
+        default_root_dir=tmp_path, accelerator="cpu", limit_val_batches=1, limit_test_batches=1, num_sanity_val_steps=0,
+        logger=False, enable_progress_bar=False, enable_model_summary=False, **options,
+    )  # fmt: skip
 
 
 def running_average(weights: list[Tensor], decay: float) -> Iterator[Tensor]:
@@ -46,21 +57,10 @@ def running_average(weights: list[Tensor], decay: float) -> Iterator[Tensor]:
 @pytest.mark.parametrize("decay", [0.3, 0.99])
 def test_validation_has_the_average(tmp_path: Path, decay: float) -> None:
     weights = Weights()
-    trainer = L.Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        max_epochs=3,
-        limit_train_batches=8,
-        limit_val_batches=1,
-        num_sanity_val_steps=0,
-        logger=False,
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[WeightAveragingCallback(decay, update_every_n_steps=2), weights],
-    )
+    callbacks = [WeightAveragingCallback(decay, update_every_n_steps=2), weights]
     module = BoringModel()
-    trainer.fit(module)
+    options = {"max_epochs": 3, "limit_train_batches": 8, "enable_checkpointing": False}
+    trainer(tmp_path, callbacks=callbacks, **options).fit(module)
     averages = list(running_average(weights.steps[::2], decay))
     for epoch, validated in enumerate(weights.validated):
         torch.testing.assert_close(validated, averages[4 * epoch + 3], rtol=1e-6, atol=1e-7)
@@ -69,43 +69,20 @@ def test_validation_has_the_average(tmp_path: Path, decay: float) -> None:
 
 
 def test_a_test_after_the_training_has_the_average(tmp_path: Path) -> None:
-    tested: list[Tensor] = []
-
-    class Tested(Callback):
-        def on_test_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, *arguments: Any) -> None:
-            tested.append(weights_of(pl_module))
-
-    kept = ModelCheckpoint(tmp_path, filename="last")
-    trainer = L.Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        max_epochs=2,
-        limit_train_batches=4,
-        limit_val_batches=1,
-        limit_test_batches=1,
-        logger=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        callbacks=[WeightAveragingCallback(0.9, update_every_n_steps=1), kept, Tested()],
-    )
+    weights, kept = Weights(), ModelCheckpoint(tmp_path, filename="last")
+    callbacks = [WeightAveragingCallback(0.9, update_every_n_steps=1), kept, weights]
+    training = trainer(tmp_path, callbacks=callbacks, max_epochs=2, limit_train_batches=4)
     module = BoringModel()
-    trainer.fit(module)
+    training.fit(module)
     path = kept.best_model_path
     checkpoint = torch.load(path, weights_only=True)
     average, last = (checkpoint[name]["layer.weight"].double() for name in ("state_dict", "current_model_state"))
     assert not torch.equal(average, last)
-    trainer.test(module, ckpt_path=path, verbose=False)  # by the same trainer
-    L.Trainer(
-        default_root_dir=tmp_path,
-        accelerator="cpu",
-        limit_test_batches=1,
-        logger=False,
-        enable_progress_bar=False,
-        callbacks=[Tested()],
-    ).test(BoringModel(), ckpt_path=path, verbose=False)
-    assert len(tested) == 2
-    for weights in tested:
-        assert torch.equal(weights, average)
+    training.test(module, ckpt_path=path, verbose=False)
+    trainer(tmp_path, callbacks=[weights]).test(BoringModel(), ckpt_path=path, verbose=False)
+    assert len(weights.tested) == 2
+    for tested in weights.tested:
+        assert torch.equal(tested, average)
 
 
 def test_beginnings_are_forgotten() -> None:

@@ -55,6 +55,9 @@ _SUBCOMMAND_OPTIONS = ("config", "ckpt_path", "return_predictions", "verbose")
 _BASES = {"model": Classifier, "data": CorpusDataModule}
 """Classes whose settings mean the same in all their subclasses."""
 
+_LEFT_ALONE: Final = re.compile(r"(closed|reset) by peer|broken pipe|remote process", re.IGNORECASE)
+"""What gloo and NCCL say when a process of a training has ended, which none of their types of errors tells."""
+
 
 class AudioLRPCLI(LightningCLI):
     """Options, classes and folder of one run; the run itself happens in the constructor, as LightningCLI has it.
@@ -240,10 +243,6 @@ class AudioLRPCLI(LightningCLI):
         if self.trainer.is_global_zero:
             metrics = self.metrics | dict(self.trainer.callback_metrics)
             self.report = summary(self.trainer, str(self.subcommand), metrics)
-
-
-_LEFT_ALONE: Final = re.compile(r"(closed|reset) by peer|broken pipe|remote process", re.IGNORECASE)
-"""What gloo and NCCL say when a process of a training has ended, which none of their types of errors tells."""
 
 
 def main(args: Sequence[str]) -> None:

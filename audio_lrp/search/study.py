@@ -69,8 +69,8 @@ class GridSampler(BaseSampler):
         self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
         """The parameter's text at the trial's point: that of the first attempt, which may have died before it drew."""
-        attempts: list[int] = [*trial.system_attrs.get("retry_history", []), trial.number]
-        return json.dumps(self._points[rank(study.get_trials(deepcopy=False), attempts[0])][param_name])
+        first = [*earlier_attempts(trial), trial.number][0]
+        return json.dumps(self._points[rank(study.get_trials(deepcopy=False), first)][param_name])
 
 
 def default_storage(folder: Path) -> str:
@@ -179,13 +179,18 @@ def points(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 def latest(trials: Sequence[FrozenTrial]) -> list[FrozenTrial]:
     """The last attempt at every point."""
-    repeated = {number for trial in trials for number in trial.system_attrs.get("retry_history", ())}
+    repeated = {number for trial in trials for number in earlier_attempts(trial)}
     return [trial for trial in trials if trial.number not in repeated and not trial.user_attrs.get(_SURPLUS)]
 
 
 def is_retry(trial: FrozenTrial) -> bool:
     """Whether the trial repeats one whose worker died."""
-    return bool(trial.system_attrs.get("retry_history"))
+    return bool(earlier_attempts(trial))
+
+
+def earlier_attempts(trial: FrozenTrial) -> list[int]:
+    """The numbers of the trials that this one repeats, the first attempt first."""
+    return list(trial.system_attrs.get("retry_history", []))
 
 
 def startable(study: optuna.Study, sweep: Sweep, total: int) -> int:
@@ -238,8 +243,11 @@ def running_by_worker(study: optuna.Study) -> dict[str, list[FrozenTrial]]:
 def unsigned(study: optuna.Study, seconds: float = GRACE) -> list[FrozenTrial]:
     """The trials begun so many seconds ago that no worker has signed: it died first, maybe before a first heartbeat."""
     long_ago = datetime.now() - timedelta(seconds=seconds)
-    begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-    return [t for t in begun if _WORKER not in t.user_attrs and t.datetime_start and t.datetime_start < long_ago]
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        if _WORKER not in trial.user_attrs and trial.datetime_start and trial.datetime_start < long_ago
+    ]
 
 
 def repeat(study: optuna.Study, trial: FrozenTrial) -> None:
