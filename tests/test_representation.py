@@ -100,3 +100,19 @@ def test_padding_is_silence() -> None:
     signal = torch.from_numpy(vowel(20_000, 2000, 0)).float()[None]
     assert (Spectrogram()(signal)[..., 70:] == 0).all()
     assert (Waveform()(signal)[..., 2000:] == 0).all()
+
+
+def test_frames_of_silence_between_sounds_are_silent() -> None:
+    """Two sounds in one clip, another clip without any: frames keep their places."""
+    signal = np.stack([vowel(20_000, 1500, 800) + vowel(9_000, 2000, 5500), np.zeros(NUM_SAMPLES)])
+    ours = Spectrogram()(torch.from_numpy(signal).float())
+    assert ours[0, 0].numpy() == pytest.approx(1 + original_spectrogram(signal[0]) / 80, abs=1e-4)
+    padded = np.pad(signal[0], 455)
+    empty = [not padded[455 + 35 * (m + 2) - 227 :][:455].any() for m in range(227)]
+    assert 80 < sum(empty) < 120
+    assert (ours[0, 0, :, empty] == 0).all()
+    assert (ours[1] == 0).all()
+
+
+def test_shape_elsewhere_than_on_the_cpu() -> None:
+    assert Spectrogram().to("meta")(torch.empty(3, NUM_SAMPLES, device="meta")).shape == (3, 1, 227, 227)

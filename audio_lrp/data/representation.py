@@ -97,12 +97,29 @@ class Spectrogram(Representation):
         # scipy pads half a window at both ends and the recipe drops the first two frames.
         padded = nn.functional.pad(signal, (self.window_length // 2 - 2 * self.hop_length, self.window_length))
         frames = padded.unfold(-1, self.window_length, self.hop_length)[:, : self.num_frames]
-        spectrum = torch.fft.rfft(frames * self.window)[..., : self.num_bins].transpose(1, 2)
-        power = spectrum.real.square() + spectrum.imag.square()
+        if signal.is_cpu:  # frames of silence are left out; a GPU would have to be waited for to know their number
+            sounding = self._sounding(padded)
+            sounding[:1, :1] = True  # MKL cannot transform nothing
+            power = signal.new_zeros(len(signal), self.num_frames, self.num_bins)
+            power[sounding] = self._power(frames[sounding].mul_(self.window))
+        else:
+            power = self._power(frames * self.window)
+        power = power.transpose(1, 2)
         loudest = power.amax(dim=(1, 2), keepdim=True)
         # Silence has no loudest bin: without the clamp it would be 0/0. In place, as fresh memory takes longest here.
-        relative = power / loudest.clamp(min=torch.finfo(power.dtype).tiny)
+        relative = power.div_(loudest.clamp(min=torch.finfo(power.dtype).tiny))
         decibel: Tensor = relative.clamp_(min=10 ** (self.floor_decibel / 10)).log10_().mul_(10)
         if self.scale == "unit":
             decibel.div_(-self.floor_decibel).add_(1)
         return decibel[:, None]
+
+    def _sounding(self, padded: Tensor) -> Tensor:
+        """Which frames of padded signals hold anything but zeros, bool [B, 227]."""
+        hops = (padded != 0).unfold(-1, self.hop_length, self.hop_length).any(dim=-1)
+        hops_of_frame = self.window_length // self.hop_length
+        return hops.unfold(-1, hops_of_frame, 1).any(dim=-1)[:, : self.num_frames]
+
+    def _power(self, windowed: Tensor) -> Tensor:
+        """The power spectrum [..., 227] of windowed frames [..., 455]."""
+        spectrum = torch.fft.rfft(windowed)[..., : self.num_bins]
+        return spectrum.real.square() + spectrum.imag.square()
