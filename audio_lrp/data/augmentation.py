@@ -14,6 +14,8 @@ _PADDED: Final = 9000
 """Samples of a clip with silence after it, for a transform takes the signal to be periodic."""
 _FAST_LENGTHS: Final = [n for n in range(_PADDED // 2, 2 * _PADDED + 1, 2) if 30030**15 % n == 0]
 """Even lengths without prime factors above 13, whose product is 30,030; others take up to four times as long."""
+_LENGTHS: Final = sorted({min(_FAST_LENGTHS, key=lambda n: abs(n - _PADDED * 1.01**step)) for step in range(-70, 71)})
+"""Some of them, about one per cent apart: few, so that clips of a batch share transforms."""
 
 
 class Augmentation(nn.Module):
@@ -47,7 +49,7 @@ class SpeedPerturbation(Augmentation):
     """Play each clip faster or slower, which moves pitch, formants and tempo together (Ko et al. 2015).
 
     Band-limited interpolation: the inverse Fourier transform of a clip's spectrum at another length. Speeds are
-    those at which transforms are fast, half a per cent apart; a clip is slowed down no further than the second allows.
+    those at which transforms are fast, a per cent apart; a clip is slowed down no further than the second allows.
 
     Args:
         low: smallest speed factor.
@@ -63,17 +65,18 @@ class SpeedPerturbation(Augmentation):
     def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Resample every clip by a factor of its own."""
         speed = _uniform(self.low, self.high, len(clip), like=clip)
-        choices = torch.tensor(_FAST_LENGTHS, device=clip.device)
+        choices = torch.tensor(_LENGTHS, device=clip.device)
         outgrown = choices * length[:, None] > _PADDED * NUM_SAMPLES
         misses = (choices - _PADDED / speed[:, None]).abs().masked_fill(outgrown, math.inf)
         stretched = choices[misses.argmin(dim=1)]
         spectrum = torch.fft.rfft(clip, n=_PADDED, norm="forward")
         changed = torch.zeros_like(clip)
-        for row, frequencies, samples in zip(changed, spectrum, stretched.tolist(), strict=True):
+        for samples in stretched.unique().tolist():
+            alike = stretched == samples
             # Below both Nyquist frequencies, or above speed 1 the top of the band would alias; speed 1 changes nothing.
-            band = frequencies if samples == _PADDED else frequencies[: min(samples, _PADDED) // 2]
-            signal = torch.fft.irfft(band, n=samples, norm="forward")[:NUM_SAMPLES]
-            row[: len(signal)] = signal
+            band = spectrum[alike] if samples == _PADDED else spectrum[alike, : min(samples, _PADDED) // 2]
+            signal = torch.fft.irfft(band, n=samples, norm="forward")[:, :NUM_SAMPLES]
+            changed[alike, : signal.shape[1]] = signal
         new_length = (length * stretched // _PADDED).clamp(min=1)
         beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= new_length[:, None]
         return changed.masked_fill(beyond, 0.0), new_length
@@ -169,4 +172,5 @@ class SpectrogramMasking(Augmentation):
         bins, frames = torch.ones_like(network_input[..., :1]), torch.ones_like(network_input[:, :, :1])
         for _ in range(self.masks):
             bins, frames = self.frequency(bins, 0.0), self.time(frames, 0.0)
-        return network_input.masked_fill((bins == 0) | (frames == 0), silence)
+        # Products of the distance to silence: to fill what a mask names takes twice as long.
+        return (network_input - silence).mul_(bins).mul_(frames).add_(silence)
