@@ -227,3 +227,18 @@ def test_killed_worker_and_stopped_sweep(corpus: Path) -> None:
     assert sorted(float(row[LEVEL]) for row in rows) == levels
     assert {row["state"] for row in rows} == {"complete"}
     assert len(list(folder.glob("trial-*"))) > len(levels)  # those of the dead and the stopped were begun anew
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_sweep(corpus: Path) -> None:
+    write_sweep(corpus, [0.5, 0.75], "--trainer.callbacks.init_args.seconds=600", early_terminate=None)
+    command = [sys.executable, "-m", "audio_lrp", "sweep", "levels.yaml", "--workers", "2"]
+    sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    folder = Path("runs/sweeps/levels")
+    wait_until(lambda: len(list(folder.glob("trial-*/*/config.yaml"))) == 2)
+    workers = [log.stem.removeprefix("worker-") for log in folder.glob("worker-*.log")]
+    assert len(workers) == 2
+    assert not any(map(worker.has_ended, workers))
+    sweep.kill()
+    sweep.wait()
+    wait_until(lambda: all(map(worker.has_ended, workers)), seconds=30)

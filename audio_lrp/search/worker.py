@@ -6,6 +6,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,6 +86,7 @@ def work(job: Job, index: int) -> None:
         index: which of the machine's workers this is.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for the process that started this one
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     log = os.open(log_file(job.folder, os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -96,22 +98,29 @@ def work(job: Job, index: int) -> None:
     run_trials(study, sweep, job)
 
 
+def _end_with_parent() -> None:
+    """End this process when the sweep's has ended, however it was killed: nobody would know of a worker left."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
 def run_trials(study: optuna.Study, sweep: Sweep, job: Job) -> None:
-    """Run trials in this process until none is left to begin, or its parent process has died.
+    """Run trials in this process until none is left to begin.
 
     Args:
         study: the sweep's study.
         sweep: what is searched.
         job: what to do.
     """
-    parent = multiprocessing.parent_process()
     begun: list[int] = []
 
     def objective(trial: optuna.Trial) -> float:
         begun.append(trial.number)
         return _objective(study, trial, sweep, job)
 
-    while (parent is None or parent.is_alive()) and startable(study, sweep, job.total):
+    while startable(study, sweep, job.total):
         begun.clear()
         try:
             # Each call begins with ending the trials of dead workers, and keeps telling that its own is alive.
