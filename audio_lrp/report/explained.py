@@ -8,6 +8,7 @@ from typing import Any, Literal, TypeVar
 
 from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
+from tqdm import tqdm
 
 from audio_lrp.attribution.attribute import attribute
 from audio_lrp.callbacks.lrp import LRPCallback
@@ -67,7 +68,8 @@ def explain_test_clips(
     except UserError:  # the composite's relevance has no such form: nothing but the map can be shown
         planes = None
     views = example_views(batch, datamodule.signals(batch), explanation, planes, saved.class_names)
-    return Explained([*views], explanation.conservation.rows(), explanation.composite, checkpoint)
+    shown = tqdm(views, "explaining", total=len(batch.index), unit="clip", leave=False, disable=None)
+    return Explained([*shown], explanation.conservation.rows(), explanation.composite, checkpoint)
 
 
 def _callback_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
