@@ -71,7 +71,7 @@ class SpeedPerturbation(Augmentation):
         stretched = choices[misses.argmin(dim=1)]
         spectrum = torch.fft.rfft(clip, n=_PADDED, norm="forward")
         changed = torch.zeros_like(clip)
-        for samples in stretched.unique().tolist():
+        for samples in sorted(set(stretched.tolist())):
             alike = stretched == samples
             # Below both Nyquist frequencies, or above speed 1 the top of the band would alias; speed 1 changes nothing.
             band = spectrum[alike] if samples == _PADDED else spectrum[alike, : min(samples, _PADDED) // 2]

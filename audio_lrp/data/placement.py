@@ -3,7 +3,7 @@
 from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from audio_lrp.data.representation import NUM_SAMPLES
 
@@ -104,11 +104,13 @@ def part_within_second(offset: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
 def place(clip: Tensor, offset: Tensor) -> Tensor:
     """Move clips [B, 8000] that begin at sample 0 to begin at ``offset`` [B], zeros where they leave room.
 
+    Offsets lie between -8000 and 8000.
+
     Example:
         >>> place(torch.tensor([[1.0, 2.0, 0.0, 0.0], [1.0, 2.0, 3.0, 0.0]]), torch.tensor([2, -1]))
         tensor([[0., 0., 1., 2.],
                 [2., 3., 0., 0.]])
     """
-    last = clip.shape[1] - 1
-    source = torch.arange(clip.shape[1], device=clip.device) - offset[:, None]
-    return clip.gather(1, source.clamp(0, last)).masked_fill((source < 0) | (source > last), 0.0)
+    length = clip.shape[1]
+    padded = nn.functional.pad(clip, (length, length))
+    return padded.unfold(1, length, 1)[torch.arange(len(clip), device=clip.device), length - offset]

@@ -88,7 +88,7 @@ class Spectrogram(Representation):
     def __init__(self, scale: SpectrogramScale = "unit") -> None:
         super().__init__()
         self.scale = scale
-        self.silence = 0.0 if scale == "unit" else self.floor_decibel
+        self.silence, self._loudest = (0.0, 1.0) if scale == "unit" else (self.floor_decibel, 0.0)
         window = torch.hann_window(self.window_length, periodic=True, dtype=torch.float64)
         self.register_buffer("window", window.float(), persistent=False)
 
@@ -99,27 +99,36 @@ class Spectrogram(Representation):
         frames = padded.unfold(-1, self.window_length, self.hop_length)[:, : self.num_frames]
         if signal.is_cpu:  # frames of silence are left out; a GPU would have to be waited for to know their number
             sounding = self._sounding(padded)
-            sounding[:1, :1] = True  # MKL cannot transform nothing
-            power = signal.new_zeros(len(signal), self.num_frames, self.num_bins)
-            power[sounding] = self._power(frames[sounding].mul_(self.window))
+            power = self._power(frames[sounding].mul_(self.window))
+            clip = sounding.nonzero()[:, 0]
+            loudest = signal.new_zeros(len(signal)).scatter_reduce_(0, clip, power.amax(dim=1), "amax")
+            level = signal.new_full((len(signal), self.num_frames, self.num_bins), self.silence)
+            level[sounding] = self._level(power, loudest[clip][:, None])
         else:
             power = self._power(frames * self.window)
-        power = power.transpose(1, 2)
-        loudest = power.amax(dim=(1, 2), keepdim=True)
-        # Silence has no loudest bin: without the clamp it would be 0/0. In place, as fresh memory takes longest here.
-        relative = power.div_(loudest.clamp(min=torch.finfo(power.dtype).tiny))
-        decibel: Tensor = relative.clamp_(min=10 ** (self.floor_decibel / 10)).log10_().mul_(10)
-        if self.scale == "unit":
-            decibel.div_(-self.floor_decibel).add_(1)
-        return decibel[:, None]
+            level = self._level(power, power.amax(dim=(1, 2), keepdim=True))
+        return level.transpose(1, 2)[:, None]
 
     def _sounding(self, padded: Tensor) -> Tensor:
         """Which frames of padded signals hold anything but zeros, bool [B, 227]."""
         hops = (padded != 0).unfold(-1, self.hop_length, self.hop_length).any(dim=-1)
         hops_of_frame = self.window_length // self.hop_length
-        return hops.unfold(-1, hops_of_frame, 1).any(dim=-1)[:, : self.num_frames]
+        sounding = hops.unfold(-1, hops_of_frame, 1).any(dim=-1)[:, : self.num_frames]
+        sounding[:1, :1] = True  # one at least: MKL does not transform nothing
+        return sounding
 
     def _power(self, windowed: Tensor) -> Tensor:
         """The power spectrum [..., 227] of windowed frames [..., 455]."""
         spectrum = torch.fft.rfft(windowed)[..., : self.num_bins]
-        return spectrum.real.square() + spectrum.imag.square()
+        power: Tensor = spectrum.real.square()
+        return power.addcmul_(spectrum.imag, spectrum.imag)
+
+    def _level(self, power: Tensor, loudest: Tensor) -> Tensor:
+        """Powers [..., 227] relative to their clip's loudest one, in the representation's scale.
+
+        Powers are overwritten, for fresh memory takes longest here. Silence counts as nine decades below the least
+        that a loudest power counts as, and so stays silent where it is all there is.
+        """
+        per_decade = (self._loudest - self.silence) * 10 / -self.floor_decibel
+        offset = self._loudest - per_decade * loudest.clamp(min=1e-28).log10()
+        return power.clamp_(min=1e-37).log10_().mul_(per_decade).add_(offset).clamp_(self.silence, self._loudest)
