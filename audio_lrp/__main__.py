@@ -2,6 +2,7 @@
 
 import os
 
+from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.cli import main as run_command_line
 
 
@@ -10,6 +11,7 @@ def main() -> None:
     # Huge pages spare most page faults of big tensors on CPUs (1.5 to 2.5 times AudioNet's speed).
     # PyTorch reads the variable once, when it is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    keep_freed_memory()
     run_command_line()
 
 

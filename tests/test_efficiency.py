@@ -50,6 +50,9 @@ def test_pages_threads_and_layout_are_those_in_force(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("THP_MEM_ALLOC_ENABLE", "1")
     assert line("bf16-mixed", AudioNet, True, monkeypatch).endswith(", channels last, huge pages, 3 threads")
     assert line("bf16-mixed", TinyNetwork, True, monkeypatch).endswith("trainer.precision, huge pages, 3 threads")
+    with monkeypatch.context() as told:
+        told.setattr(efficiency, "keeps_freed_memory", lambda: True)
+        assert line("bf16-mixed", AudioNet, True, monkeypatch).endswith(", huge pages, freed memory kept, 3 threads")
     enabled.write_text("always madvise [never]\n")
     assert "small pages" in line("bf16-mixed", TinyNetwork, True, monkeypatch)
     enabled.unlink()

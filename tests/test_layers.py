@@ -11,12 +11,13 @@ LONGEST_FILE = 400
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "allocator": set(),
     "names": set(),
     "nearest": set(),
     "arguments": set(),
     "checkpoint_file": set(),
     "plugins": set(),
-    "data": set(),
+    "data": {"allocator"},
     "models": set(),
     "attribution": set(),
     "faithfulness": {"attribution"},
@@ -68,6 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "doctor": {"arguments", "data"},
     "cli": {
+        "allocator",
         "arguments",
         "data",
         "models",
@@ -80,8 +82,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint_file",
         "plugins",
     },  # the other commands it imports by name
-    "search": {"arguments", "cli", "tracking"},
-    "__main__": {"cli"},
+    "search": {"allocator", "arguments", "cli", "tracking"},
+    "__main__": {"allocator", "cli"},
 }
 """Layer by layer, what of the package it may import besides itself, ``errors``, ``names`` and ``nearest``."""
 

@@ -1,4 +1,4 @@
-"""What a training's speed depends on, in one line: precision, memory layout and pages, threads, compilation."""
+"""What a training's speed depends on, in one line: precision, layout, pages and memory, threads, compilation."""
 
 import os
 import sys
@@ -7,6 +7,8 @@ from typing import Final
 
 import lightning as L
 import torch
+
+from audio_lrp.allocator import keeps_freed_memory
 
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/transparent_hugepage/enabled")
 
@@ -28,7 +30,7 @@ def efficiency_line(trainer: L.Trainer, model: L.LightningModule) -> str:
         model: what it fits.
 
     Returns:
-        For example ``"bfloat16 by trainer.precision, channels last, huge pages, 2 threads"``.
+        For example ``"bfloat16 by trainer.precision, channels last, huge pages, freed memory kept, 2 threads"``.
     """
     on_cpu = trainer.strategy.root_device.type == "cpu"
     settings = [_precision(str(trainer.precision), on_cpu)]
@@ -37,7 +39,10 @@ def efficiency_line(trainer: L.Trainer, model: L.LightningModule) -> str:
     if getattr(model, "compile_mode", None) is not None:
         settings.append("compiled (the first step waits for the compiler)")
     if on_cpu:
-        settings += [_pages(), f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}"]
+        settings.append(_pages())
+        if keeps_freed_memory():
+            settings.append("freed memory kept")
+        settings.append(f"{torch.get_num_threads()} thread{'s' * (torch.get_num_threads() > 1)}")
     return ", ".join(settings)
 
 

@@ -13,6 +13,8 @@ from typing import Any, Final, TypeVar
 import torch
 from torch.utils.data import DataLoader, Dataset
 
+from audio_lrp.allocator import keep_freed_memory
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 
@@ -21,8 +23,6 @@ BATCH: Final = 32
 
 BATCHES_IN_MEMORY: Final = 8
 """Batches that are worked on or wait for the caller; one for each core where there are more cores."""
-
-_KEPT: Final = 2**25  # bytes, the most that older GNU C libraries accept
 
 WORTH_PROCESSES: Final = 1000
 """Items from which on processes pay, which take a tenth of a second to start."""
@@ -126,13 +126,8 @@ def _prepare_process(_: int) -> None:
     """Have the kernel kill this process when its parent ends, and the process keep the memory it gets.
 
     DataLoader's processes look out for their parent themselves, but wait for ever for somebody to take what they have
-    to give. The C library gives back the memory of every array of a recording and asks for it anew, which takes as
-    long as reading the file.
+    to give.
     """
     set_parent_death_signal = 1  # PR_SET_PDEATHSIG of <sys/prctl.h>
-    trim_threshold, mmap_threshold = -1, -3  # M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of <malloc.h>
-    c_library = ctypes.CDLL(None)
-    c_library.prctl(set_parent_death_signal, signal.SIGKILL)
-    if hasattr(c_library, "mallopt"):  # the GNU C library's
-        c_library.mallopt(trim_threshold, _KEPT)
-        c_library.mallopt(mmap_threshold, _KEPT)
+    ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
+    keep_freed_memory()

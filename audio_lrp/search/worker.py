@@ -15,6 +15,7 @@ from typing import Any
 import optuna
 import torch
 
+from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.errors import NO_SPACE, UserError
 from audio_lrp.search.study import give_up, is_retry, open_study, rank, sign, startable
 from audio_lrp.search.sweep_file import Sweep, make_sweep
@@ -87,6 +88,7 @@ def work(job: Job, index: int) -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
     log = os.open(log_file(job.folder, os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()

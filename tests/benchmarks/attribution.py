@@ -25,6 +25,7 @@ from zennit.core import Composite
 from zennit.rules import Epsilon
 from zennit.types import Convolution
 
+from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.attribution import PRESETS, attribute, composite_by_name
 from audio_lrp.models import AlexNet, AudioNet
 
@@ -152,6 +153,7 @@ def import_times() -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command line does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--batch", nargs="+", type=int, default=[16, 64])

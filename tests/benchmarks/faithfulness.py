@@ -24,6 +24,7 @@ import torch
 from attribution import NETWORKS, Timer, load
 from torch import Tensor, nn
 
+from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.faithfulness import LRP, ORDERS, max_sensitivity, parameter_randomization, perturbation_curves
 
 POINTS = 21
@@ -142,6 +143,7 @@ def inputs(network: nn.Module, examples: int, device: str) -> Tensor:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command line does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
     parser.add_argument("--examples", type=int, default=100)

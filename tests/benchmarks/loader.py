@@ -28,6 +28,7 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
 
+from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.data import CorpusDataModule, augmentation
 from audio_lrp.data.representation import Spectrogram
 from audio_lrp.models import AlexNet, AudioNet
@@ -128,6 +129,7 @@ def report(name: str, times: dict[str, float], batch_size: int) -> None:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command line does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--configs", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--batches", type=int, default=15)

@@ -30,6 +30,7 @@ from lightning.pytorch.loggers import WandbLogger
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
 
+from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.callbacks import LRPCallback, lrp
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.models import AlexNet, AudioNet, Classifier
@@ -113,6 +114,7 @@ def measure(name: str, checkpoint: Path | None, repetitions: int, folder: Path) 
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command line does
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--checkpoint", type=Path, help="weights of a trained network, of the only one in --networks")

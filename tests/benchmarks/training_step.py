@@ -1,11 +1,12 @@
 """A training step of the shipped networks beside the same networks written plainly, and Lightning beside a bare loop.
 
 Run it as a program, e.g. ``python tests/benchmarks/training_step.py --repetitions 3``; with
-``THP_MEM_ALLOC_ENABLE=0`` in the environment it shows what huge pages are worth. Plain means: ``nn.Conv1d`` and the
-ReLU before the pooling as in the paper's table (AudioNet), PyTorch's own memory layout (both). All variants take the
-same weights and batch and AdamW in one pass; they take turns, and medians count. Times are CPU times, which other
-programs on the machine disturb less than wall-clock times. The floor is the multiplications of a step (three times
-those forward) at the rate of a matrix product of 2048 x 2048 in the same precision.
+``THP_MEM_ALLOC_ENABLE=0`` in the environment it shows what huge pages are worth, with ``MALLOC_TOP_PAD_=0`` what it is
+to keep freed memory. Plain means: ``nn.Conv1d`` and the ReLU before the pooling as in the paper's table (AudioNet),
+PyTorch's own memory layout (both). All variants take the same weights and batch and AdamW in one pass; they take turns,
+and medians count. Times are CPU times, which other programs on the machine disturb less than wall-clock times. The
+floor is the multiplications of a step (three times those forward) at the rate of a matrix product of 2048 x 2048 in
+the same precision.
 """
 
 import os
@@ -33,6 +34,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
 from test_models import plain_audionet
 
+from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.callbacks import FiniteLossCallback, WeightAveragingCallback
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.models import AlexNet, AudioNet, Classifier
@@ -183,6 +185,7 @@ def step_time(begins: list[float]) -> float:
 
 
 def main() -> None:
+    keep_freed_memory()  # as the command line does
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--networks", nargs="+", default=list(NETWORKS), choices=NETWORKS)
     parser.add_argument("--batch_size", type=int, default=32)
