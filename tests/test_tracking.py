@@ -154,7 +154,7 @@ class TestRecord:
         assert result.stdout.count("test accuracy:") == 1
         threads = max(1, usable_cores() // 2)
         assert result.stderr.count("by trainer.precision") == 1
-        assert f"pages, {threads} thread{'s' * (threads > 1)}\n" in result.stderr
+        assert f", {threads} thread{'s' * (threads > 1)}\n" in result.stderr
 
 
 class TestWandb:
