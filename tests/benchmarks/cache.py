@@ -92,7 +92,7 @@ def compare(paths: list[Path], root: Path, scratch: Path) -> None:
         times[original].append((seconds[0] / len(sample), seconds[1] / len(sample)))
         for name, cores in ((one_core, 1), (all_cores, CORES)):
             with patch("audio_lrp.data.parallel.usable_cores", return_value=cores):
-                folder = folders[name]
+                folder = folders[name] / str(start)  # where another cache is, recordings are compared with it first
                 seconds = timed(lambda chunk=chunk, folder=folder: PackedClips.open("benchmark", root, chunk, folder))
             times[name].append((seconds[0] / len(chunk), seconds[1] / len(chunk)))
     kilobytes = {name: size(folder) / len(paths) / 1000 for name, folder in folders.items()}
