@@ -287,6 +287,38 @@ class TestUnusableRecordings:
         with pytest.raises(UserError, match=r"bad.wav \(cut off: \d+ samples that its header promises are missing\)"):
             open_clips(root, [bad])
 
+    @pytest.mark.parametrize(
+        ("file_format", "subtype"),
+        [("RF64", "PCM_16"), ("W64", "PCM_16"), ("AIFF", "PCM_16"), ("AU", "PCM_16"), ("WAV", "ULAW")],
+    )
+    def test_cut_off_files_are_found_whatever_their_format(self, bad: Path, file_format: str, subtype: str) -> None:
+        soundfile.write(bad, noise(4001), 8000, format=file_format, subtype=subtype)
+        assert len(decode(bad)) == 4001
+        bad.write_bytes(bad.read_bytes()[:-300])
+        with pytest.raises(UnusableRecordingError, match=r"cut off: (299|30[01]) bytes that its header"):
+            decode(bad)
+
+    def test_cut_off_files_with_much_to_say_of_themselves_are_found(self, bad: Path) -> None:
+        content = write(bad, noise(500)).read_bytes()
+        comments = b"".join(b"ICMT" + (60).to_bytes(4, "little") + b"x" * 60 for _ in range(40))
+        chunk = b"LIST" + (4 + len(comments)).to_bytes(4, "little") + b"INFO" + comments
+        size = len(content) - 8 + len(chunk)
+        place = content.index(b"data")
+        content = b"RIFF" + size.to_bytes(4, "little") + content[8:place] + chunk + content[place:]
+        bad.write_bytes(content)
+        assert len(decode(bad)) == 500
+        bad.write_bytes(content[:-300])
+        with pytest.raises(UnusableRecordingError, match="cut off: 300 bytes that its header promises are missing"):
+            decode(bad)
+
+    def test_a_recorder_left_on_is_refused(self, root: Path, bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("audio_lrp.data.decode.MOST_SAMPLES", 2**17)
+        write(bad, noise(2**17 - 1))
+        assert len(decode(bad)) == 2**17 - 1
+        write(bad, noise(2**17))
+        with pytest.raises(UserError, match=r"bad.wav \(longer than 0.273 minutes: cut it into parts\)"):
+            open_clips(root, [bad])
+
     def test_too_short_or_too_loud_to_resample(self, root: Path, bad: Path) -> None:
         for samples, problem in (
             (np.full(1, 0.1), "holds no samples"),
@@ -451,6 +483,8 @@ class TestKeys:
             ("index.npy", slice(40)),
             ("index.npy", slice(-20)),
             ("index.npy", b"garbage"),
+            ("names.json", None),
+            ("names.json", slice(0)),
         ],
     )
     def test_a_damaged_cache_is_rebuilt(

@@ -70,11 +70,11 @@ class PackedClips:
         self.root = root
         try:
             index = np.load(folder / INDEX, allow_pickle=False)
-            size = (folder / SAMPLES).stat().st_size
+            size, size_of_names = ((folder / name).stat().st_size for name in (SAMPLES, NAMES))
         except (OSError, ValueError, EOFError) as error:
             raise DamagedCacheError(f"{folder}: {error}") from error
-        if index.dtype != CLIP or index.ndim != 1 or size != index["length"].sum() * 2:
-            raise DamagedCacheError(f"{folder}: the samples do not fit the index")
+        if index.dtype != CLIP or index.ndim != 1 or size != index["length"].sum() * 2 or not size_of_names:
+            raise DamagedCacheError(f"{folder}: its files do not fit together")
         self.lengths: NDArray[np.int64] = index["length"].copy()
         self._loudest: NDArray[np.int64] = index["loudest"].copy()
         self._scales: NDArray[np.float32] = index["scale"].copy()
@@ -278,12 +278,15 @@ def build(caches: Path, corpus_name: str, root: Path, paths: Sequence[Path], sig
     with TemporaryDirectory(dir=caches, suffix=".building") as temporary:
         packed = Path(temporary) / "cache"
         packed.mkdir()
-        names = json.dumps([path.relative_to(root).as_posix() for path in paths])
-        (packed / NAMES).write_text(names)
-        with (packed / SAMPLES).open("wb", buffering=2**20) as samples, (packed / INDEX).open("wb") as index:
+        with (
+            (packed / NAMES).open("w") as names,
+            (packed / SAMPLES).open("wb", buffering=2**20) as samples,
+            (packed / INDEX).open("wb") as index,
+        ):
+            json.dump([path.relative_to(root).as_posix() for path in paths], names)
             clips, hashes = pack(corpus_name, paths, samples)
             np.save(index, clips)
-            for file in (samples, index):
+            for file in (names, samples, index):
                 file.flush()
                 os.fsync(file.fileno())
         if stat_signature(corpus_name, root, paths, FORMAT) != signature:

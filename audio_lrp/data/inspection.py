@@ -27,7 +27,9 @@ SILENCE: Final = 4 / 32768
 MUCH_QUIETER: Final = 25.0
 """Decibels below the speaker's median: recordings differ too much in level for an absolute limit."""
 
-FULL_SCALE: Final = 0.999
+CLOSE: Final = 0.999
+"""Share of full scale from which on a sample is at it."""
+
 CLIPPED_RUN: Final = 3
 """So many successive samples at full scale are no coincidence."""
 
@@ -79,7 +81,7 @@ class Sound:
 def listen(path: Path) -> Sound | str:
     """Measure a recording; the reason why it cannot be used, where it cannot."""
     try:
-        samples, rate, _ = read_mono(path)
+        samples, rate, _, full_scale = read_mono(path)
     except UnusableRecordingError as error:
         return str(error)
     except OSError as error:
@@ -93,19 +95,19 @@ def listen(path: Path) -> Sound | str:
         level=20 * float(np.log10(max(deviation, 1e-9))),
         half_range=float(np.ptp(samples)) / 2,
         offset=abs(float(samples.mean(dtype=np.float64))) / max(deviation, 1e-9),
-        clipped=clipped_samples(samples),
+        clipped=clipped_samples(samples, full_scale),
         digest=hashlib.blake2b(samples.tobytes(), digest_size=16).digest(),
     )
 
 
-def clipped_samples(samples: NDArray[np.float32]) -> int:
+def clipped_samples(samples: NDArray[np.float32], full_scale: float = 1.0) -> int:
     """Number of samples [N] at full scale in runs of at least `CLIPPED_RUN`.
 
     Example:
         >>> clipped_samples(np.array([0.5, 1.0, 1.0, 1.0, 0.9, -1.0, -1.0, 0.1], dtype=np.float32))
         3
     """
-    edges = np.flatnonzero(np.diff(np.abs(samples) >= FULL_SCALE, prepend=False, append=False))
+    edges = np.flatnonzero(np.diff(np.abs(samples) >= CLOSE * full_scale, prepend=False, append=False))
     runs = edges[1::2] - edges[::2]
     return int(runs[runs >= CLIPPED_RUN].sum())
 
