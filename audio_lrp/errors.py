@@ -1,11 +1,15 @@
 """The exception that stands for a mistake the user can mend, and what is said of unreadable and unwritable files."""
 
 import errno
+import os
 from pathlib import Path
 from typing import Final
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, the user's share of it, or a file has reached the longest that is allowed."""
+
+OUT_OF_REACH: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP)
+"""A place that must not be entered, read or written, or that no place can be called."""
 
 
 class UserError(Exception):
@@ -40,6 +44,22 @@ def not_writable(path: Path | str, error: OSError, mend: str = "choose another f
     full = error.errno in NO_SPACE
     reason, hint = ("the disk is full", f"free space there, or {mend}") if full else ("it cannot be written", mend)
     return UserError(f"{path}: {reason} ({error.strerror or error}); {hint}")
+
+
+def out_of_reach(error: BaseException) -> UserError | None:
+    """The error for a place that even to look for fails, wherever that happened; ``None`` for other errors."""
+    if not isinstance(error, OSError) or error.errno not in OUT_OF_REACH or error.filename is None:
+        return None
+    mend = "mend its permissions, or " if error.errno in (errno.EACCES, errno.EPERM) else ""
+    return UserError(f"{error.filename}: {error.strerror}; {mend}give another place")
+
+
+def wrongly_encoded(error: BaseException) -> UserError | None:
+    """The error for a file's or folder's name that is not in UTF-8, as old archives leave some; else ``None``."""
+    if not isinstance(error, UnicodeEncodeError) or not any("\udc80" <= char <= "\udcff" for char in error.object):
+        return None
+    name = os.fsencode(error.object).decode(errors="backslashreplace")
+    return UserError(f"the name '{name}' is not in UTF-8; rename the file or folder")
 
 
 def yaml_problem(error: Exception) -> str:

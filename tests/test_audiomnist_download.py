@@ -115,6 +115,16 @@ def test_nothing_is_fetched_where_its_place_is_taken(tmp_path: Path, place: str)
     assert (tmp_path / place).is_file()
 
 
+@pytest.mark.parametrize("target", ["big disk", "gone"])
+def test_nothing_is_fetched_where_its_place_is_a_link(tmp_path: Path, target: str) -> None:
+    (tmp_path / "big disk").mkdir()
+    (tmp_path / "data").symlink_to(tmp_path / target)
+    served = Served(zipped(contents()))
+    with serving(served) as url, pytest.raises(UserError, match=rf"^{tmp_path / 'data'} is a link: .*remove it, or"):
+        download_audiomnist(tmp_path, mirror=url, release=SMALL)
+    assert not served.requests
+
+
 def test_an_archive_that_a_killed_process_had_unpacked_is_removed(tmp_path: Path) -> None:
     touch(tmp_path / "data" / "01" / "7_01_0.wav")
     (tmp_path / ".0123.zip").write_bytes(zipped(contents()))

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 from audio_lrp import __version__
 from audio_lrp.cli.commands import COMMANDS, overview, run_command
-from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable
+from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable, out_of_reach, wrongly_encoded
 from audio_lrp.nearest import did_you_mean
 
 _MISTAKES_ELSEWHERE = ("wandb.errors", "lightning.fabric.utilities.exceptions")
@@ -49,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
 
 def _run(args: Sequence[str]) -> None:
+    for argument in args:
+        argument.encode()  # fails for names that are not in UTF-8, which configurations could not hold
     match args:
         case []:
             raise UsageError("no command: begin with audio-lrp fit, or see audio-lrp --help")
@@ -76,6 +78,8 @@ def _mistake(error: BaseException) -> BaseException | None:
             return cause
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return not_writable(cause.filename or "the output", cause)
+        if mistake := out_of_reach(cause) or wrongly_encoded(cause):
+            return mistake
         cause = cause.__cause__
     return None
 

@@ -111,8 +111,11 @@ def refuse_occupied(folder: Path) -> None:
     """Say before downloading that the recordings' place is taken; an empty folder makes room for them.
 
     Raises:
-        UserError: something else is there.
+        UserError: something else is there, or what the recordings cannot take the place of.
     """
+    if folder.is_symlink() or folder.is_mount():
+        kind = "a link" if folder.is_symlink() else "another disk"
+        raise UserError(f"{folder} is {kind}: AudioMNIST cannot take its place; remove it, or choose another folder")
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
             f"{folder} is there, but holds no recordings in AudioMNIST's layout, and AudioMNIST would take its place; "
