@@ -38,7 +38,7 @@ def corpus_overview(
     height = min(12.0, 3.2 + 0.2 * len(speakers))
     figure = Figure(figsize=(12, height), dpi=_DPI, layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, parse_math=False)
     cells, loudness, length = figure.subplots(1, 3, width_ratios=(3, 4, 3))
     _draw_counts(cells, counts, speakers)
     histograms = np.stack([np.histogram(values, _LEVEL_BINS)[0] for values in levels])
@@ -72,4 +72,4 @@ def _draw_counts(axes: Axes, counts: NDArray[np.int64], speakers: Sequence[str])
 
 
 def _name_speakers(axes: Axes, speakers: Sequence[str]) -> None:
-    axes.set_yticks(range(len(speakers)), speakers, fontsize=min(8.0, 500 / len(speakers)))
+    axes.set_yticks(range(len(speakers)), speakers, fontsize=min(8.0, 500 / len(speakers)), parse_math=False)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -79,6 +80,15 @@ class TestSound:
         assert detail in found[fault].detail
         assert set(found) == {fault} | ({"DC offset"} if fault == "clipped" else set())
 
+    @pytest.mark.parametrize("subtype", ["PCM_U8", "ULAW", "ALAW", "PCM_24"])
+    def test_clipped_in_formats_of_fewer_steps(self, root: Path, subtype: str) -> None:
+        path = root / "data/01/4_01_2.wav"
+        for peak, clipped in ((0.9, False), (3.0, True)):
+            soundfile.write(path, np.clip(sound(1, peak=peak), -1, 1), 8000, subtype=subtype)
+            heard = listen(path)
+            assert not isinstance(heard, str)
+            assert (heard.clipped > 0) == clipped
+
     def test_copies(self, root: Path) -> None:
         samples, rate = soundfile.read(root / "data/01/4_01_0.wav")
         soundfile.write(root / "data/02/5_02_1.wav", samples, rate, subtype="FLOAT")  # other bytes, the same samples
@@ -140,13 +150,14 @@ class TestCompleteness:
             "02": {"gender": "femal", "age": "", room: "vr-room"},
             "03": {"gender": "female", "age": 30, room: "Kino"},
             "05": "male",
+            "06": {"gender": "male", "age": "3²"},
         }
         path.write_text("[]")
         ((place, detail),) = metadata_faults(path, ["01"])
         assert place == path.name
         assert detail.startswith("is not a JSON object of speakers")
         path.write_text(json.dumps(metadata))
-        assert list(metadata_faults(path, ["01", "02", "04", "05"])) == [
+        assert list(metadata_faults(path, ["01", "02", "04", "05", "06"])) == [
             ("speaker 01", "age is 1234"),
             ("speaker 02", "gender is 'femal', neither male nor female"),
             ("speaker 03", "has metadata but no recordings"),
@@ -261,6 +272,11 @@ class TestExclusions:
             read_exclusions(tmp_path / "list.yaml")
         assert message in str(error.value)
 
+    def test_a_reason_that_is_no_date(self, tmp_path: Path) -> None:
+        (tmp_path / "list.yaml").write_text("01/1_01_0.wav: 2024-02-30")
+        with pytest.raises(UserError, match=r"list\.yaml is not valid YAML: day is out of range for month"):
+            read_exclusions(tmp_path / "list.yaml")
+
     def test_an_empty_list_excludes_nothing(self, tmp_path: Path) -> None:
         write_exclusions(tmp_path / "list.yaml", {}, "corpus")
         assert read_exclusions(tmp_path / "list.yaml") == {}
@@ -317,6 +333,39 @@ class TestCommand:
         (metadata,) = (row for row in rows if row[0] == "metadata")
         assert metadata[1] == "1"
         assert metadata[2].startswith("audioMNIST_meta.txt: is not readable JSON")
+
+    def test_names_that_look_like_formulas(self, tmp_path: Path) -> None:
+        folder = tmp_path / "$odd_{$"
+        for speaker in ("a$b_{$", "plain"):
+            (folder / "recordings").mkdir(parents=True, exist_ok=True)
+            soundfile.write(folder / "recordings" / f"1_{speaker}_0.wav", sound(len(speaker)), 8000)
+        assert exit_code("data", "check", str(folder), f"--output={tmp_path / 'report'}") == 0
+        assert imread(tmp_path / "report" / "corpus.png").shape[1] == 1200
+
+    def test_names_in_an_old_encoding(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        folder = tmp_path / "recordings"
+        folder.mkdir()
+        soundfile.write(folder / "1_jose_0.wav", sound(1), 8000)
+        (folder / "1_jose_0.wav").rename(os.fsdecode(os.fsencode(folder) + b"/1_jos\xe9_0.wav"))
+        assert exit_code("data", "check", str(tmp_path), f"--output={tmp_path / 'report'}") == 1
+        expected = rf"audio-lrp: error: the name '{folder}/1_jos\xe9_0.wav' is not in UTF-8; rename the file or folder"
+        assert capsys.readouterr().err.splitlines()[-1] == expected
+        assert exit_code("fit", "--config=audionet_digit", f"--data.root={os.fsdecode(b'jos' + bytes([0xE9]))}") == 1
+        assert r"the name '--data.root=jos\xe9' is not in UTF-8" in capsys.readouterr().err
+
+    def test_the_users_own_folder(
+        self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        monkeypatch.setenv("HOME", str(tmp_path))
+        assert exit_code("data", "check", f"~/{root.name}", "--output=~/report") == 0
+        assert (tmp_path / "report" / "corpus.png").is_file()
+        assert exit_code("data", "download", "audiomnist", f"--root=~/{root.name}") == 0
+        assert f"{root}: 60 recordings of 2 speakers, which were there already" in capsys.readouterr().out
+
+    def test_a_name_that_no_folder_can_have(self, capsys: pytest.CaptureFixture[str]) -> None:
+        name = "long" * 100
+        assert exit_code("data", "check", name) == 1
+        assert capsys.readouterr().err == (f"audio-lrp: error: {name}: File name too long; give another place\n")
 
     def test_a_corpus_of_misnamed_files_alone(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "data/01").mkdir(parents=True)

@@ -98,7 +98,7 @@ def read_layers(arguments: Sequence[str]) -> list[Layer]:
 def _load_file(path: Path) -> Mapping[str, Any]:
     try:
         content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UsageError(f"{path} is not valid YAML: {yaml_problem(error)}") from error
     if not isinstance(content, Mapping):
         raise UsageError(

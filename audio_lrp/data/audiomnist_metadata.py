@@ -68,7 +68,7 @@ def metadata_faults(path: Path, speakers: Iterable[str]) -> Iterator[tuple[str, 
         if facts.get("gender") not in ("male", "female"):
             yield f"speaker {speaker}", f"gender is {facts.get('gender')!r}, neither male nor female"
         age = str(facts.get("age", ""))
-        if age.isdigit() and not 0 < int(age) < OLDEST:
+        if age.isdecimal() and not 0 < int(age) < OLDEST:
             yield f"speaker {speaker}", f"age is {age}"
     for key in ("accent", "origin", "recordingroom"):
         yield from _spellings(key, metadata)

@@ -37,7 +37,7 @@ def read_exclusions(name: str | Path) -> dict[str, str]:
         choices = f"give a YAML file, or one of the shipped lists: {', '.join(SHIPPED)}"
         hint = did_you_mean(str(name), SHIPPED) or nearest_path(path) or choices
         raise UserError(f"the list of exclusions {path} cannot be read ({error.strerror}); {hint}") from error
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: no text, or no date
         raise UserError(f"{path} is not valid YAML: {yaml_problem(error)}") from error
     if exclusions is None:  # nothing but comments
         return {}

@@ -81,7 +81,7 @@ def read_sweep(path: Path) -> dict[str, Any]:
     except OSError as error:
         hint = nearest_path(path) or "give a W&B sweep file, such as those in the repository's folder sweeps"
         raise UserError(f"the sweep {path} cannot be read ({error.strerror}): {hint}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"the sweep {path} is not valid YAML: {yaml_problem(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"the sweep {path} is no YAML mapping: it begins with a key such as 'method: random'")
