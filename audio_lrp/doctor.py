@@ -23,6 +23,10 @@ from audio_lrp.errors import UserError
 CORPUS_VARIABLE: Final = "AUDIOMNIST_ROOT"
 """Where the shipped sweeps look for their corpus."""
 
+WANDB_MODES_WITH_SERVER: Final = ("online", "shared", "run")
+WANDB_MODES: Final = (*WANDB_MODES_WITH_SERVER, "offline", "dryrun", "disabled")
+"""All values that W&B knows."""
+
 LOW_SPACE: Final = 2e9
 """Bytes below which a run, or the packed AudioMNIST, may not fit."""
 
@@ -137,7 +141,11 @@ def wandb_state(online: bool) -> Iterator[Finding]:
     mode = os.environ.get("WANDB_MODE", "offline")
     logged_in = "WANDB_API_KEY" in os.environ or requests.utils.get_netrc_auth(server) is not None
     account = f"logged in to {server}" if logged_in else "not logged in: wandb login, to upload runs"
-    yield Finding("ok" if logged_in or mode == "offline" else "broken", "W&B", f"runs are {mode}; {account}")
+    if mode in WANDB_MODES:
+        works = logged_in or mode not in WANDB_MODES_WITH_SERVER
+        yield Finding("ok" if works else "broken", "W&B", f"runs are {mode}; {account}")
+    else:
+        yield Finding("broken", "W&B", f"WANDB_MODE is {mode!r}, not one of {', '.join(WANDB_MODES)}: mend or unset it")
     if online:
         try:
             status = requests.get(server, timeout=5).status_code

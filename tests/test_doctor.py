@@ -90,6 +90,13 @@ class TestDoctor:
         monkeypatch.setenv("WANDB_MODE", "online")
         (finding,) = wandb_state(online=False)
         assert finding == Finding("broken", "W&B", "runs are online; not logged in: wandb login, to upload runs")
+        for mode in ("disabled", "dryrun"):
+            monkeypatch.setenv("WANDB_MODE", mode)
+            assert [finding.state for finding in wandb_state(online=False)] == ["ok"]
+        monkeypatch.setenv("WANDB_MODE", "Online")
+        (finding,) = wandb_state(online=False)
+        assert finding.detail.startswith("WANDB_MODE is 'Online', not one of online, shared, run, offline")
+        monkeypatch.setenv("WANDB_MODE", "online")
         monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
         with serving(Served(b"hello")) as url:
             monkeypatch.setenv("WANDB_BASE_URL", url)

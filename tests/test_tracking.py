@@ -86,6 +86,7 @@ class TestRunFolder:
     def test_folders_that_hold_something_are_kept(self) -> None:
         full, empty = Run("runs", "full").folder, Run("runs", "empty").folder
         (full / "config.yaml").touch()
+        (empty / "wandb" / "run").mkdir(parents=True)  # W&B had begun
         discard_empty_folders()
         assert full.is_dir()
         assert not empty.parent.exists()
@@ -200,6 +201,22 @@ class TestWandb:
             make_wandb_logger(WandbLogger, save_dir=str(tmp_path))
             assert os.environ["WANDB_DATA_DIR"] == "mine"
         assert os.environ["WANDB_DATA_DIR"] == "mine"
+
+    @pytest.mark.parametrize(
+        ("name", "value", "problem"),
+        [
+            ("WANDB_MODE", "bogus", "Input should be 'online', 'offline'"),
+            ("WANDB_INIT_TIMEOUT", "soon", "Input should be a valid number"),
+        ],
+    )
+    def test_wrong_variables_are_told_before_the_run(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, problem: str
+    ) -> None:
+        monkeypatch.setenv(name, value)
+        with pytest.raises(
+            UserError, match=rf"^the environment variable {name} is '{value}': {problem}.* or unset it$"
+        ):
+            make_wandb_logger(WandbLogger, save_dir=str(tmp_path))
 
     @pytest.mark.parametrize(
         ("settings", "environment", "mode"),

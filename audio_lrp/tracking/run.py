@@ -1,6 +1,7 @@
 """The name and the folder of one run."""
 
 import os
+import shutil
 from contextlib import suppress
 from datetime import datetime
 from functools import cached_property
@@ -93,10 +94,16 @@ def _make_missing(folder: Path) -> None:
 
 
 def discard_empty_folders() -> None:
-    """Remove what this process made for runs that ended before they wrote anything; nothing that others made."""
+    """Remove what this process made for runs that ended before they wrote anything; nothing that others made.
+
+    What W&B began to write before the run's configuration was there is nothing that could be gone on with.
+    """
     while _made:
+        folder = _made.pop()
+        if [path.name for path in folder.glob("*")] == ["wandb"]:
+            shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # the folder holds something, or is gone
-            _made.pop().rmdir()
+            folder.rmdir()
 
 
 def last_run_folder() -> Path:
