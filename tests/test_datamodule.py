@@ -12,6 +12,7 @@ from fake_corpus import ToneCorpus
 
 from audio_lrp.data.augmentation import AdditiveNoise, PolarityInversion, RandomEqualizer, SpeedPerturbation
 from audio_lrp.data.batch import Batch
+from audio_lrp.data.corpus import Recording
 from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.data.folds import Fold, rotate_groups
 from audio_lrp.data.shares import UnrepeatedBatches
@@ -334,6 +335,36 @@ def test_fold_without_one_of_two_genders_is_refused(tmp_path: Path, monkeypatch:
     monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match=r"fold 0 of ToneCorpus has no (fe)?male recording to train on: choose fewer"):
         ready(ToneCorpus(tmp_path / "tones", speakers=3), task="gender")
+
+
+class TwoDigits(ToneCorpus):
+    """Too few recordings to train on."""
+
+    def scan(self) -> list[Recording]:
+        return [recording for recording in super().scan() if recording.digit < 2]
+
+
+def test_who_only_predicts_needs_no_recordings_to_train_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
+    datamodule = CorpusDataModule(TwoDigits(tmp_path / "tones", speakers=3), num_folds=3)
+    trainer = L.Trainer(accelerator="cpu", logger=False, default_root_dir=tmp_path, enable_progress_bar=False)
+    found = trainer.predict(CountClips(), datamodule=datamodule)
+    assert sum(found) == len(datamodule.splits["test"]) > 0
+    with pytest.raises(UserError, match="fold 0 of ToneCorpus has no 2/3/4/5/6/7/8/9 recording to train on"):
+        trainer.fit(CountClips(), datamodule=datamodule)
+
+
+class CountClips(L.LightningModule):
+    """Predicts how many clips a batch has."""
+
+    def predict_step(self, batch: Batch) -> int:
+        return len(batch)
+
+    def training_step(self, batch: Batch) -> None:
+        pytest.fail("nothing is to be trained")
+
+    def configure_optimizers(self) -> None:
+        pass
 
 
 class PublishedFolds(ToneCorpus):

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args
 import lightning as L
 import numpy as np
 import torch
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
@@ -164,13 +165,18 @@ class CorpusDataModule(L.LightningDataModule):
                 ``long_clips`` allows; told here because loggers start their runs before :meth:`setup`.
         """
         self.corpus.prepare()
-        split_recordings(self.corpus, self.task, self.fold, self.num_folds)
+        self._split()
         for further in self.training_corpora:
             further.prepare()
             require_labels(further, self.task, further.recordings)
         self._clips = self._open_clips()
         for clips in self._clips:
             clips.window(self.long_clips)
+
+    def _split(self) -> dict[SplitName, list[int]]:
+        """Positions of the clips of every split; who trains nothing may do without clips of each class to train on."""
+        to_train = self.trainer is None or self.trainer.state.fn in (None, TrainerFn.FITTING)
+        return split_recordings(self.corpus, self.task, self.fold, self.num_folds, to_train=to_train)
 
     @property
     def _corpora(self) -> list[Corpus]:
@@ -189,7 +195,7 @@ class CorpusDataModule(L.LightningDataModule):
         """Choose the clips of every split."""
         if self.splits:
             return
-        chosen = split_recordings(self.corpus, self.task, self.fold, self.num_folds)
+        chosen = self._split()
         self._clips = self._clips or self._open_clips()  # opened before where this process prepared the data
         # Files lie in the order of speakers and digits; a few training batches alone should hold all classes.
         np.random.default_rng(self.seed).shuffle(chosen["train"])

@@ -32,7 +32,9 @@ def choose_folds(corpus: Corpus, task: Task, num_folds: int | None) -> tuple[Fol
     return speaker_folds(genders, DEFAULT_NUM_FOLDS if num_folds is None else num_folds)
 
 
-def split_recordings(corpus: Corpus, task: Task, fold: int, num_folds: int | None) -> dict[SplitName, list[int]]:
+def split_recordings(
+    corpus: Corpus, task: Task, fold: int, num_folds: int | None, *, to_train: bool = True
+) -> dict[SplitName, list[int]]:
     """Positions in ``corpus.recordings`` of the training, validation and test clips.
 
     Args:
@@ -40,6 +42,7 @@ def split_recordings(corpus: Corpus, task: Task, fold: int, num_folds: int | Non
         task: the task; recordings must have its labels.
         fold: which fold, from 0.
         num_folds: see :func:`choose_folds`.
+        to_train: the training clips are needed, and not only those to validate or test on.
 
     Raises:
         UserError: no recording has a label for the task, a speaker of the fold lacks one, the fold does not exist,
@@ -68,6 +71,8 @@ def split_recordings(corpus: Corpus, task: Task, fold: int, num_folds: int | Non
     }
     require_labels(corpus, task, [recordings[position] for index in splits.values() for position in index])
     for name, index in splits.items():
+        if name == "train" and not to_train:
+            continue
         _check_classes(corpus, task, fold, name, [recordings[position] for position in index])
     return splits
 
