@@ -117,6 +117,11 @@ class TestAudioMNIST:
             f"{{digit}}_{speaker}_{{repetition}}.wav: rename or remove it"
         )
 
+    def test_the_layout_of_the_other_corpus_is_told(self, tmp_path: Path) -> None:
+        touch(tmp_path / "recordings" / "3_theo_7.wav")
+        with pytest.raises(UserError, match=r"layout of the Free Spoken Digit Dataset, .*: say --data FSDDDataModule"):
+            AudioMNIST(tmp_path).scan()
+
     def test_published_folds(self, tmp_path: Path) -> None:
         corpus = AudioMNIST(make_audiomnist(tmp_path, list(range(1, 61))))
         folds, groups = {"digit": DIGIT_FOLDS, "gender": GENDER_FOLDS}, {"digit": DIGIT_GROUPS, "gender": GENDER_GROUPS}

@@ -78,6 +78,11 @@ def _mistake(error: BaseException) -> BaseException | None:
             return cause
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return not_writable(cause.filename or "the output", cause)
+        if isinstance(cause, ValueError) and str(cause).startswith("Key backend:"):  # whatever imports matplotlib
+            problem = str(cause).removeprefix("Key backend:").partition(";")[0].strip()
+            return UserError(
+                f"matplotlib's variable MPLBACKEND (or its file matplotlibrc): {problem}; mend or unset it"
+            )
         if mistake := out_of_reach(cause) or wrongly_encoded(cause):
             return mistake
         cause = cause.__cause__

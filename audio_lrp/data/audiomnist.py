@@ -11,6 +11,7 @@ from audio_lrp.data.exclusions import exclude
 from audio_lrp.data.folds import Fold, Gender, rotate_groups
 from audio_lrp.data.listing import no_recordings
 from audio_lrp.data.misnamed import MisnamedFileError
+from audio_lrp.errors import UserError
 from audio_lrp.names import TaskName
 
 SPEAKERS: Final = frozenset(f"{number:02d}" for number in range(1, 61))
@@ -73,7 +74,15 @@ class AudioMNIST(Corpus):
                 cannot be read.
         """
         genders = read_genders(self.metadata)
-        return [self.read_name(path, genders.get(path.parent.name)) for path in self.files()]
+        try:
+            return [self.read_name(path, genders.get(path.parent.name)) for path in self.files()]
+        except MisnamedFileError as error:
+            if error.path.parent == self.root / "recordings":
+                raise UserError(
+                    f"{self.root} has the layout of the Free Spoken Digit Dataset, not {LAYOUT}: say "
+                    "--data FSDDDataModule after the configuration"
+                ) from error
+            raise
 
     @property
     def metadata(self) -> Path:
