@@ -242,8 +242,9 @@ class TestTables:
         }  # fmt: skip
 
     def test_figures_are_drawn_without_warnings(self, study: Path) -> None:
-        """Also with a second fold of which an order of removal and a layer's correlation are missing."""
+        """Also with a second fold of which an order of removal and all correlations are missing, a layer's in both."""
         tables = collect(study)
+        tables["randomization"][0]["mean"] = None
         more = [row | {"fold": 2} for row in tables["perturbation"] if row["order"] != "gradient_times_input"]
         tables["perturbation"] += more
         tables["randomization"] += [row | {"fold": 2, "mean": None} for row in tables["randomization"]]
