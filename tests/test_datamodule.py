@@ -1,5 +1,6 @@
 """Splits, labels, placement and reproducibility of the data module."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -10,7 +11,13 @@ import soundfile
 import torch
 from fake_corpus import ToneCorpus
 
-from audio_lrp.data.augmentation import AdditiveNoise, PolarityInversion, RandomEqualizer, SpeedPerturbation
+from audio_lrp.data.augmentation import (
+    AdditiveNoise,
+    Augmentation,
+    PolarityInversion,
+    RandomEqualizer,
+    SpeedPerturbation,
+)
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.corpus import Recording
 from audio_lrp.data.datamodule import CorpusDataModule
@@ -83,6 +90,13 @@ def test_placement_is_the_same_for_any_batch_size_and_number_of_workers(corpus: 
         other = batches(datamodule.test_dataloader())
         assert torch.equal(other.input, reference.input)
         assert torch.equal(datamodule.represent(other).offset, datamodule.represent(reference).offset)
+
+
+@pytest.mark.parametrize("placement", ["random", "fixed", "centered"])
+def test_placement_in_training_depends_on_the_seed(corpus: ToneCorpus, placement: str) -> None:
+    one, other = (ready(corpus, placement=placement, seed=seed) for seed in (0, 1))
+    batch = batches(one.test_dataloader())
+    assert not torch.equal(one.represent(batch, epoch=3).offset, other.represent(batch, epoch=3).offset)
 
 
 class Recorder(L.LightningModule):
@@ -226,6 +240,9 @@ def test_fixed_placement_never_moves(corpus: ToneCorpus, tmp_path: Path) -> None
     (first, second), _ = offsets_by_epoch(ready(corpus, batch_size=8, placement="fixed"), tmp_path)
     assert first == second
     assert len(set(first.values())) > len(first) // 2
+    datamodule = ready(corpus)
+    evaluated = datamodule.represent(batches(datamodule.train_dataloader()))
+    assert first == dict(zip(evaluated.index.tolist(), evaluated.offset.tolist(), strict=True))
 
 
 def test_centered_clips_move_in_training_by_no_more_than_the_jitter(corpus: ToneCorpus, tmp_path: Path) -> None:
@@ -258,6 +275,51 @@ def test_augmentation_is_for_training_only(corpus: ToneCorpus, tmp_path: Path) -
     assert torch.equal(validated, next(iter(plain.val_dataloader())).length)
 
 
+class Less(Augmentation):
+    """Takes 100 samples off the length of clips, and 1 off their inputs."""
+
+    def change_clip(self, clip: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return clip, length - 100
+
+    def change_input(self, network_input: torch.Tensor, silence: float) -> torch.Tensor:
+        return network_input - 1
+
+
+class Half(Augmentation):
+    """Halves the length of clips, and the distance of their inputs from silence."""
+
+    def change_clip(self, clip: torch.Tensor, length: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return clip, length // 2
+
+    def change_input(self, network_input: torch.Tensor, silence: float) -> torch.Tensor:
+        return (network_input + silence) / 2
+
+
+def test_augmentations_change_clips_and_inputs_in_their_order(corpus: ToneCorpus) -> None:
+    options = {"representation": "spectrogram", "spectrogram_scale": "decibel", "augmentations": [Less(), Half()]}
+    datamodule = ready(corpus, **options)
+    batch = next(iter(datamodule.train_dataloader()))
+    expected = datamodule.represent(replace(batch, length=(batch.length - 100) // 2), epoch=4)
+    datamodule.trainer = SimpleNamespace(training=True, current_epoch=4)
+    changed = datamodule.on_after_batch_transfer(batch, 0)
+    assert torch.equal(changed.length, expected.length)
+    assert torch.equal(changed.input, (expected.input - 1 - 80) / 2)
+
+
+def test_random_numbers_of_a_batch_depend_on_seed_epoch_place_and_process(
+    corpus: ToneCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    datamodule = ready(corpus)
+    drawn = set()
+    for seed, epoch, done, rank in ((0, 0, 0, 0), (1, 0, 0, 0), (0, 1, 0, 0), (0, 0, 1, 0), (0, 0, 0, 1)):
+        monkeypatch.setenv("PL_GLOBAL_SEED", str(seed))
+        monkeypatch.setattr(datamodule, "_batches_done", lambda done=done: done)
+        datamodule.trainer = SimpleNamespace(training=True, current_epoch=epoch, global_rank=rank)
+        datamodule.on_before_batch_transfer(None, 0)
+        drawn.add(torch.rand(()).item())
+    assert len(drawn) == 5
+
+
 def test_examples_are_fixed_balanced_and_leave_random_numbers_alone(corpus: ToneCorpus) -> None:
     datamodule = ready(corpus)
     before = torch.get_rng_state()
@@ -271,12 +333,18 @@ def test_examples_are_fixed_balanced_and_leave_random_numbers_alone(corpus: Tone
         assert not datamodule.examples("validate", 3, 0).input.is_inference()
 
 
-@pytest.mark.parametrize(("representation", "placement"), [("waveform", "centered"), ("spectrogram", "random")])
-def test_the_signals_behind_examples_are_known(corpus: ToneCorpus, representation: str, placement: str) -> None:
+@pytest.mark.parametrize(
+    ("representation", "placement", "long_clips"),
+    [("waveform", "centered", "energy"), ("spectrogram", "random", "center")],
+)
+def test_the_signals_behind_examples_are_known(
+    corpus: ToneCorpus, representation: str, placement: str, long_clips: str
+) -> None:
     corpus.prepare()
     for recording in corpus.recordings[:10]:  # words late in long recordings
         soundfile.write(recording.path, np.sin(np.arange(9000) / 9) * np.linspace(0, 1, 9000) ** 9, 8000)
-    datamodule = ready(ToneCorpus(corpus.root), representation=representation, placement=placement)
+    options = {"representation": representation, "placement": placement, "long_clips": long_clips}
+    datamodule = ready(ToneCorpus(corpus.root), **options)
     batch = datamodule.examples("test", 20, 0)
     assert (batch.length < 8000).all() == (placement == "centered")  # long ones begin in silence, which is cut off
     signals = datamodule.signals(batch)
@@ -318,6 +386,7 @@ def test_batch_moves_whole() -> None:
         ({"representation": "wave"}, "unknown representation 'wave': data.representation is one of waveform"),
         ({"placement": "fixd"}, "unknown placement 'fixd'"),
         ({"jitter": -1}, "data.jitter is a number of samples from 0 to 3999, got -1"),
+        ({"jitter": 4000}, "data.jitter is a number of samples from 0 to 3999, got 4000"),
         ({"spectrogram_scale": "db"}, "unknown spectrogram_scale 'db'"),
         ({"long_clips": "eror"}, "unknown long_clips 'eror'"),
         ({"fold": 3}, "fold 3 does not exist: ToneCorpus has folds 0 to 2"),

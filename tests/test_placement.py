@@ -1,5 +1,7 @@
 """Placement of clips in the second."""
 
+from itertools import combinations
+
 import numpy as np
 import scipy.stats
 import torch
@@ -37,9 +39,9 @@ def test_offsets_depend_on_seed_epoch_and_recording_only() -> None:
     shuffled = torch.randperm(1000, generator=torch.Generator().manual_seed(0))
     assert torch.equal(random_offsets(index[shuffled], length, seed=0, epoch=0), reference[shuffled])
     others = [random_offsets(index, length, seed=seed, epoch=epoch) for seed, epoch in ((0, 1), (1, 0), (0, -1))]
-    for other in others:
-        assert abs(np.corrcoef(other.numpy(), reference.numpy())[0, 1]) < 0.1
-        assert (other == reference).float().mean() < 0.01
+    for one, other in combinations([reference, *others], 2):
+        assert abs(np.corrcoef(one.numpy(), other.numpy())[0, 1]) < 0.1
+        assert (one == other).float().mean() < 0.01
 
 
 def test_clip_that_fills_the_second_stays() -> None:
@@ -95,3 +97,9 @@ def test_shifts_are_uniform_to_both_sides() -> None:
     assert counts.sum() == 100_000
     assert scipy.stats.chisquare(counts.numpy()).pvalue > 1e-3
     assert (random_shifts(torch.arange(10), 0, seed=0, epoch=0) == 0).all()
+
+
+def test_shifts_depend_on_seed_and_epoch() -> None:
+    drawn = [random_shifts(torch.arange(1000), 400, seed=seed, epoch=epoch) for seed, epoch in ((0, 0), (0, 1), (1, 0))]
+    for one, other in combinations(drawn, 2):
+        assert (one == other).float().mean() < 0.02
