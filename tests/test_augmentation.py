@@ -109,6 +109,18 @@ def test_equalizer_changes_the_spectrum_smoothly_within_the_clip() -> None:
     assert np.abs(np.diff(gain)).max() < 3
 
 
+def test_equalizer_draws_each_clips_response_at_its_bands_and_interpolates() -> None:
+    torch.manual_seed(0)
+    clip = torch.zeros(400, 8000)
+    clip[:, 4000] = 1000  # a click, whose spectrum is flat
+    changed, _ = RandomEqualizer(decibel=6.0, bands=5).change_clip(clip, torch.full((400,), 8000))
+    response = 20 * (torch.fft.rfft(changed).abs() / 1000).log10()
+    drawn, between = response[:, ::1000], response[:, 500::1000]  # of 4,001 frequencies
+    assert drawn.std().item() == pytest.approx(6, rel=0.1)
+    assert np.abs(np.corrcoef(drawn.numpy(), rowvar=False) - np.eye(5)).max() < 0.2
+    torch.testing.assert_close(between, (drawn[:, :-1] + drawn[:, 1:]) / 2, rtol=0, atol=1e-2)
+
+
 def test_equalizer_of_zero_decibel_is_the_identity() -> None:
     clip, length = tones(500)
     torch.testing.assert_close(RandomEqualizer(decibel=0).change_clip(clip, length)[0], clip, rtol=0, atol=1e-2)
@@ -121,6 +133,16 @@ def test_noise_has_the_stated_level_and_stays_in_the_clip() -> None:
     assert (noise[:, 5000:] == 0).all()
     ratio = clip[:, :5000].square().mean(1) / noise[:, :5000].square().mean(1)
     assert (10 * ratio.log10()).numpy() == pytest.approx(20, abs=0.5)
+
+
+def test_noise_levels_spread_between_their_bounds_whatever_the_clips_level() -> None:
+    torch.manual_seed(0)
+    clip, length = tones(500, count=500)
+    clip *= torch.linspace(0.001, 1, 500)[:, None]
+    noise = AdditiveNoise(10.0, 30.0).change_clip(clip, length)[0] - clip
+    ratio = 10 * (clip.square().sum(dim=1) / noise.square().sum(dim=1)).log10()
+    assert ratio.min().item() == pytest.approx(10, abs=0.5)
+    assert ratio.max().item() == pytest.approx(30, abs=0.5)
 
 
 def test_polarity_of_about_half_the_clips_is_inverted() -> None:
@@ -141,7 +163,20 @@ def test_masking_silences_whole_rows_and_columns() -> None:
     assert 0 < rows.float().mean() < 0.2
     assert 0 < columns.float().mean() < 0.2
     assert torch.equal(silent[:, 0], rows.transpose(1, 2) | columns)
-    assert len({tuple(row.flatten().tolist()) for row in rows}) > 1
+    for places in (rows, columns):  # each clip has its own
+        assert len({tuple(place.flatten().tolist()) for place in places}) > 4
+
+
+def test_masks_are_as_many_and_as_wide_as_asked_for() -> None:
+    torch.manual_seed(0)
+    widest = []
+    for masks in (1, 3):
+        masking = SpectrogramMasking(max_bins=8, max_frames=60, masks=masks)
+        silent = masking.change_input(torch.ones(300, 1, 227, 227), 0.0)[:, 0] == 0
+        widest.append([silent.all(dim=axis).sum(dim=1).max().item() for axis in (2, 1)])
+    assert widest[0] == [7, 59]  # torchaudio's masks stay below the largest width
+    assert 2 * 7 < widest[1][0] <= 3 * 7
+    assert 2 * 59 < widest[1][1] <= 3 * 59
 
 
 def test_masking_leaves_other_decibels_as_they_are() -> None:
@@ -163,6 +198,7 @@ def test_masking_refuses_waveforms() -> None:
     [
         (SpeedPerturbation, {"low": 1.2, "high": 0.9}),
         (SpeedPerturbation, {"low": 0.1, "high": 1.0}),
+        (SpeedPerturbation, {"low": 1.0, "high": 2.5}),
         (RandomEqualizer, {"bands": 1}),
         (AdditiveNoise, {"low": 30.0, "high": 10.0}),
         (SpectrogramMasking, {"masks": 0}),

@@ -6,7 +6,7 @@ import scipy.io.wavfile
 import scipy.signal
 import torch
 
-from audio_lrp.data.representation import NUM_SAMPLES, Spectrogram, Waveform
+from audio_lrp.data.representation import NUM_SAMPLES, Spectrogram, SpectrogramScale, Waveform
 
 
 def original_waveform(signal: np.ndarray) -> np.ndarray:
@@ -81,10 +81,11 @@ def test_level_does_not_matter() -> None:
     torch.testing.assert_close(Spectrogram()(signal / 100), Spectrogram()(signal), rtol=0, atol=1e-4)
 
 
+@pytest.mark.parametrize("peak", [10_000, -10_000])
 @pytest.mark.parametrize("length", [1, 50, 300])
-def test_very_short_clip_stays_bounded(length: int) -> None:
+def test_very_short_clip_stays_bounded(length: int, peak: int) -> None:
     signal = np.zeros(NUM_SAMPLES)
-    signal[:length] = 10_000
+    signal[:length] = peak
     assert np.percentile(signal, 95) == 0
     network_input = Waveform()(torch.from_numpy(signal).float()[None])
     assert network_input.abs().max() == pytest.approx(100, rel=1e-6)
@@ -112,6 +113,21 @@ def test_frames_of_silence_between_sounds_are_silent() -> None:
     assert 80 < sum(empty) < 120
     assert (ours[0, 0, :, empty] == 0).all()
     assert (ours[1] == 0).all()
+
+
+class Elsewhere(torch.Tensor):
+    """Lies on the CPU, but says that it does not."""
+
+    is_cpu = False
+
+
+@pytest.mark.parametrize("scale", ["unit", "decibel"])
+def test_spectrogram_elsewhere_than_on_the_cpu_is_the_same(scale: SpectrogramScale) -> None:
+    pause = vowel(20_000, 1500, 800) + vowel(9_000, 2000, 5500)
+    signal = torch.from_numpy(np.stack([pause, vowel(300, 4000, 17), np.zeros(NUM_SAMPLES)])).float()
+    representation = Spectrogram(scale)
+    elsewhere = representation(signal.as_subclass(Elsewhere)).as_subclass(torch.Tensor)
+    torch.testing.assert_close(elsewhere, representation(signal), rtol=0, atol=1e-4)
 
 
 def test_shape_elsewhere_than_on_the_cpu() -> None:
