@@ -2,6 +2,7 @@
 
 import copy
 import threading
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -74,8 +75,11 @@ def test_learns_and_reports_what_numpy_counts(tones: CorpusDataModule, tmp_path:
     np.testing.assert_array_equal(classifier.confusion_matrix.compute().numpy(), expected)
 
 
-def test_default_schedule_spans_the_training(tones: CorpusDataModule, tmp_path: Path) -> None:
-    classifier = Classifier(Linear, num_classes=10, representation="waveform")
+@pytest.mark.parametrize(("options", "warmup"), [({}, 0.05), ({"scheduler": partial(WarmupCosine, warmup=0.5)}, 0.5)])
+def test_schedule_spans_the_training(
+    tones: CorpusDataModule, tmp_path: Path, options: dict[str, Any], warmup: float
+) -> None:
+    classifier = Classifier(Linear, num_classes=10, representation="waveform", **options)
     rates: list[float] = []
 
     class Watch(L.Callback):
@@ -85,7 +89,7 @@ def test_default_schedule_spans_the_training(tones: CorpusDataModule, tmp_path: 
     run = trainer(tmp_path, max_epochs=5, callbacks=[Watch()])
     run.fit(classifier, datamodule=tones)
     total = run.global_step
-    schedule = WarmupCosine(torch.optim.AdamW(Linear(10).parameters()), total_steps=total)
+    schedule = WarmupCosine(torch.optim.AdamW(Linear(10).parameters()), warmup=warmup, total_steps=total)
     assert rates == pytest.approx([1e-3 * schedule.factor(step) for step in range(total)], rel=1e-6)
     assert rates[-1] < 0.1 * max(rates)
 
@@ -155,6 +159,15 @@ def test_mixing_weights_inputs_and_targets_alike() -> None:
     np.testing.assert_allclose(mixed.numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("concentration", [0.2, 1.0, 10.0])
+def test_mixing_weights_are_drawn_from_the_beta_distribution(concentration: float) -> None:
+    torch.manual_seed(0)
+    _, probabilities = mix(torch.zeros(2000, 1), torch.eye(2000), concentration)
+    weight = np.random.default_rng(0).beta(concentration, concentration, 100_000)
+    expected = np.maximum(weight, 1 - weight).mean()
+    assert probabilities.diagonal().mean().item() == pytest.approx(expected, abs=0.015)
+
+
 class Clips(NamedTuple):
     input: Tensor
     label: Tensor
@@ -171,6 +184,27 @@ def test_label_smoothing_enters_the_loss() -> None:
     target = np.full((6, 10), 0.02) + 0.8 * np.eye(10)[:6]
     expected = -(target * log_probabilities).sum(axis=1).mean()
     assert classifier.training_step(batch, 0).item() == pytest.approx(expected, rel=1e-5)
+
+
+class HalfPrecision(Linear):
+    """Answers as a network does under autocast."""
+
+    def forward(self, waveform: Tensor) -> Tensor:
+        return super().forward(waveform).bfloat16()
+
+
+def test_losses_and_probabilities_are_in_single_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    classifier = Classifier(HalfPrecision, num_classes=10, representation="waveform")
+    for name in ("log", "log_dict"):  # without a trainer
+        monkeypatch.setattr(classifier, name, lambda *_, **__: None)
+    batch = Clips(torch.randn(6, 1, 8000), torch.arange(6))
+    logits = classifier(batch.input).detach().float()
+    expected = nn.functional.cross_entropy(logits, batch.label)
+    torch.testing.assert_close(classifier.training_step(batch, 0), expected, rtol=1e-6, atol=0)
+    classifier.validation_step(batch, 0)
+    torch.testing.assert_close(classifier.validation_loss.compute(), expected, rtol=1e-6, atol=0)
+    torch.testing.assert_close(classifier.predict_step(batch, 0), logits.softmax(dim=1), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("mixup", [0.0, 0.3])

@@ -1,5 +1,8 @@
 """The two networks against plain re-statements of the paper's tables."""
 
+import math
+from collections import Counter
+
 import numpy as np
 import pytest
 import scipy.signal
@@ -39,6 +42,19 @@ def test_parameter_counts() -> None:
     assert count(AlexNet(10)) == alexnet == 12_808_906
     assert count(AudioNet(10)) == count(plain_audionet()) == 17_107_162
     assert count(AlexNet(2)) == alexnet - 1025 * 8
+
+
+def test_alexnet_is_made_of_these_layers() -> None:
+    network = AlexNet()
+    assert Counter(type(layer) for layer in (*network.features, *network.classifier)) == {
+        nn.Conv2d: 5, nn.ReLU: 7, nn.MaxPool2d: 3, nn.Flatten: 1, nn.Linear: 3, nn.Dropout: 2
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("network_class", [AlexNet, AudioNet])
+def test_dropout_is_that_asked_for(network_class: type[AlexNet | AudioNet]) -> None:
+    network = network_class(dropout=0.3)
+    assert [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
 
 
 def test_audionet_equals_plain_conv1d_network_and_loads_its_state_dict() -> None:
@@ -92,6 +108,14 @@ def test_paper_initialization() -> None:
     assert audionet.features[3].weight.std().item() == pytest.approx(0.1, rel=0.02)
     assert audionet.classifier[0].weight.std().item() == pytest.approx(0.1, rel=0.02)
     assert all((parameter == 0).all() for name, parameter in alexnet.named_parameters() if name.endswith("bias"))
+
+
+def test_alexnet_begins_with_hes_weights_for_relu() -> None:
+    torch.manual_seed(0)
+    layers = [layer for layer in AlexNet().modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+    for layer in layers:
+        assert layer.weight.std().item() == pytest.approx(math.sqrt(2 / layer.weight[0].numel()), rel=0.05)
+        assert (layer.bias == 0).all()
 
 
 def outputs_of_layers(network: nn.Module, network_input: torch.Tensor) -> list[torch.Tensor]:
