@@ -1,6 +1,7 @@
 """What a training says about its speed when it begins."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import lightning as L
 import pytest
@@ -8,7 +9,7 @@ import torch
 from command_line import TinyNetwork, exit_code, tiny_run
 
 from audio_lrp.cli import efficiency
-from audio_lrp.cli.efficiency import efficiency_line
+from audio_lrp.cli.efficiency import EfficiencyCallback, efficiency_line
 from audio_lrp.models import AudioNet, Classifier
 from audio_lrp.models.classifier import CompileMode
 
@@ -40,6 +41,24 @@ def test_precision_is_said_and_what_would_be_faster(
     precision: str, has_bfloat16: bool | None, said: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert line(precision, TinyNetwork, has_bfloat16, monkeypatch).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("precision", "has_bfloat16", "said"), [("bf16-mixed", False, "bfloat16"), ("32-true", True, "float32")]
+)
+def test_on_a_gpu_nothing_is_said_of_the_cpu(
+    precision: str, has_bfloat16: bool, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(efficiency, "has_bfloat16", lambda: has_bfloat16)
+    trainer = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cuda")), precision=precision)
+    assert efficiency_line(trainer, Classifier(TinyNetwork, 2, "waveform")) == f"{said} by trainer.precision"
+
+
+def test_only_the_first_process_says_it(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(efficiency, "efficiency_line", lambda *_: "fast")
+    for first in (True, False):
+        EfficiencyCallback().on_fit_start(SimpleNamespace(is_global_zero=first), L.LightningModule())
+    assert capsys.readouterr().err == "audio-lrp: fast\n"
 
 
 def test_pages_threads_and_layout_are_those_in_force(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

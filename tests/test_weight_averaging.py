@@ -85,6 +85,29 @@ def test_a_test_after_the_training_has_the_average(tmp_path: Path) -> None:
         assert torch.equal(tested, average)
 
 
+class Beginning(Callback):
+    """Remembers the weights that a training begins with, and their average."""
+
+    def __init__(self, averaging: WeightAveragingCallback) -> None:
+        self.averaging = averaging
+
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        self.weights, self.average = weights_of(pl_module), weights_of(self.averaging._average_model.module)
+
+
+def test_a_training_taken_up_again_has_its_weights_and_their_average(tmp_path: Path) -> None:
+    weights, kept = Weights(), ModelCheckpoint(tmp_path, filename="last")
+    callbacks = [WeightAveragingCallback(0.9, update_every_n_steps=1), kept, weights]
+    trainer(tmp_path, callbacks=callbacks, max_epochs=1, limit_train_batches=4).fit(BoringModel())
+    averaging = WeightAveragingCallback(0.9, update_every_n_steps=1)
+    beginning = Beginning(averaging)
+    again = trainer(tmp_path, callbacks=[averaging, beginning], max_epochs=2, limit_train_batches=4)
+    again.fit(BoringModel(), ckpt_path=kept.best_model_path)
+    assert torch.equal(beginning.weights, weights.steps[-1])
+    assert torch.equal(beginning.average, weights.validated[-1])
+    assert not torch.equal(beginning.weights, beginning.average)
+
+
 def test_beginnings_are_forgotten() -> None:
     callback = WeightAveragingCallback(decay=0.98)
     share = torch.tensor(1.0)
