@@ -76,15 +76,18 @@ def test_options_reach_the_curves():
     options = {"unit": Frames(4), "baseline": MatchedNoise(), "transform": stft, "seed": 5, "fractions": (0, 0.2, 1)}
     metric = Faithfulness(["morf", "random"], quantity="logit", chunk_size=3, **options)
 
+    sizes = []
+
     def predict(values):
+        sizes.append(len(values))
         return values[:, 0, :3]
 
     target = torch.tensor([0, 2])
     candidates = torch.rand(relevance.shape, generator=torch.Generator().manual_seed(3)) < 0.5
-    metric.update(predict, signals, target, relevance, candidates)
-    curves = perturbation_curves(
-        predict, signals, target, relevance, orders=["morf", "random"], candidates=candidates, **options
-    )
+    given = {"candidates": candidates, "index": torch.tensor([7, 3])}
+    metric.update(predict, signals, target, relevance, **given)
+    assert max(sizes) == 3
+    curves = perturbation_curves(predict, signals, target, relevance, orders=["morf", "random"], **given, **options)
     assert torch.equal(metric.curves().outcomes, curves.outcomes)
     assert torch.equal(metric.compute()["aopc_random"], all_scores(curves, "logit")["aopc_random"].mean())
 
@@ -105,11 +108,18 @@ def test_reset_forgets():
 
 def test_plot_draws_a_line_per_order():
     inputs, target, relevance = examples()
-    metric = Faithfulness(orders=["morf", RandomOrder(3)])
+    metric = Faithfulness(orders=["morf", RandomOrder(3)], quantity="logit")
     metric.update(network(), inputs, target, relevance)
     figure, axes = metric.plot()
+    curves = metric.curves()
     assert [line.get_label() for line in axes.get_lines()] == ["morf", "random"]
-    assert axes.get_lines()[0].get_ydata().tolist() == metric.curves().probability[0].tolist()
+    for line, curve in zip(axes.get_lines(), curves.logit, strict=True):
+        assert line.get_ydata().tolist() == curve.tolist()
+    (band,) = axes.collections[1].get_paths()
+    points = torch.stack([curves.fractions, curves.logit[1], curves.spread("random", "logit")], dim=1).tolist()
+    for fraction, mean, spread in points:
+        edges = band.vertices[band.vertices[:, 0] == fraction, 1]
+        assert [edges.min(), edges.max()] == pytest.approx([mean - spread, mean + spread])
     assert metric.plot(ax=axes)[0] is figure
     matplotlib.pyplot.close(figure)
 
@@ -141,12 +151,14 @@ def test_means_over_batches(metric, function, masked):
     matplotlib.pyplot.close(figure)
 
 
-def test_max_sensitivity_over_batches():
+@pytest.mark.parametrize("options", [{}, {"radius": 0.05, "num_samples": 2, "seed": 3}])
+def test_max_sensitivity_over_batches(options):
     inputs, target, _ = examples()
-    method = Captum("InputXGradient")
-    metric = MaxSensitivity(method, radius=0.05, num_samples=2)
-    metric.update(network(), inputs, target)
-    expected = max_sensitivity(method, network(), inputs, target, radius=0.05, num_samples=2).mean()
+    method, index = Captum("InputXGradient"), 100 + torch.arange(10)
+    metric = MaxSensitivity(method, **options)
+    for part in (slice(0, 4), slice(4, 10)):
+        metric.update(network(), inputs[part], target[part], index[part])
+    expected = max_sensitivity(method, network(), inputs, target, index=index, **options).mean()
     torch.testing.assert_close(metric.compute(), expected)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from audio_lrp.errors import UserError
-from audio_lrp.faithfulness import DEFAULT_FRACTIONS, ORDERS, Frames, perturbation_curves
+from audio_lrp.faithfulness import DEFAULT_FRACTIONS, ORDERS, Baseline, Frames, MatchedNoise, Order, perturbation_curves
 
 FRACTIONS = (0.0, 0.03, 0.1, 0.25, 0.5, 0.9, 1.0)
 
@@ -165,14 +165,15 @@ def test_ties_go_to_the_unit_that_comes_first():
         assert torch.cat(predict.seen)[1, 0].tolist() == [0, 0, 0, 0, 1, 1, 1, 1]
 
 
-def test_default_candidates_are_the_non_zero_samples():
+@pytest.mark.parametrize("baseline", [0.0, -0.5])
+def test_default_candidates_are_the_samples_that_are_not_silent(baseline):
     predict = Recorder(40)
     inputs, target, relevance, _ = setting((1, 40))
-    inputs[:, :, 25:] = 0
+    inputs[:, :, 25:] = baseline
     relevance[:, :, 25:] = 100  # would go first
-    given = {"orders": ORDERS, "fractions": FRACTIONS}
+    given = {"orders": ORDERS, "fractions": FRACTIONS, "baseline": baseline}
     curves = perturbation_curves(predict, inputs, target, relevance, **given)
-    explicit = perturbation_curves(predict, inputs, target, relevance, candidates=inputs != 0, **given)
+    explicit = perturbation_curves(predict, inputs, target, relevance, candidates=inputs != baseline, **given)
     assert torch.equal(curves.logit, explicit.logit)
     everything = torch.ones_like(inputs, dtype=torch.bool)
     diluted = perturbation_curves(predict, inputs, target, relevance, candidates=everything, **given)
@@ -184,6 +185,11 @@ def test_silent_sample_stays_as_it_is():
     curves = perturbation_curves(predict, torch.zeros(2, 1, 40), torch.tensor([0, 1]), torch.zeros(2, 1, 40))
     assert torch.equal(curves.logit, torch.zeros_like(curves.logit))
     torch.testing.assert_close(curves.probability, torch.full_like(curves.probability, 1 / 3))
+    assert (curves.accuracy == 0.5).all()  # of equal logits the first is predicted
+
+
+def test_default_orders():
+    assert perturbation_curves(Recorder(40), *setting((1, 40))[:3]).orders == ("morf", "random", "amplitude")
 
 
 def test_random_order_is_seeded_and_leaves_the_global_generator_alone():
@@ -196,6 +202,42 @@ def test_random_order_is_seeded_and_leaves_the_global_generator_alone():
     assert not torch.equal(first.logit, other.logit)
     torch.manual_seed(99)
     assert torch.equal(first.logit, perturbation_curves(*arguments, orders=["random"], seed=7).logit)
+
+
+@pytest.mark.parametrize(("order", "baseline"), [("random", 0.0), ("morf", MatchedNoise())])
+def test_what_is_drawn_for_an_example_depends_on_its_index_alone(order, baseline):
+    predict = Recorder(40)
+    inputs, target, relevance, _ = setting((1, 40))
+    index = torch.tensor([7, 3, 9, 1])
+    whole, part = (
+        perturbation_curves(
+            *(predict, inputs[some], target[some], relevance[some]),
+            orders=[order],
+            baseline=baseline,
+            index=index[some],
+        )
+        for some in (slice(None), slice(2, None))
+    )
+    torch.testing.assert_close(part.outcomes, whole.outcomes[:, :, 2:], rtol=1e-6, atol=1e-6)
+
+
+def test_orders_and_baselines_draw_different_numbers():
+    drawn = []
+
+    class Drawing(Order):
+        name = "drawing"
+
+        def scores(self, removable, generators):
+            drawn.append(torch.rand(3, generator=generators[0]))
+            return removable.partition.sum(removable.relevance)
+
+    class DrawingToo(Baseline):
+        def reference(self, input, candidates, generators):  # noqa: A002
+            drawn.append(torch.rand(3, generator=generators[0]))
+            return torch.zeros_like(input)
+
+    perturbation_curves(Recorder(40), *setting((1, 40))[:3], orders=[Drawing()], baseline=DrawingToo())
+    assert not torch.equal(*drawn)
 
 
 def test_orders_do_not_depend_on_each_other():
@@ -237,6 +279,20 @@ def test_module_is_evaluated_in_eval_mode_and_left_as_it_was():
     assert all(module.training for module in network.modules())
     assert torch.equal(curves.logit, expected.logit)
     assert torch.equal(perturbation_curves(compiled, inputs, target, relevance).logit, expected.logit)
+
+
+def test_network_of_double_precision_follows_the_same_curves():
+    curves = perturbation_curves(dropout_network(), *setting((1, 40))[:3])
+    double = perturbation_curves(dropout_network().double(), *setting((1, 40))[:3])
+    torch.testing.assert_close(double.logit, curves.logit, rtol=1e-5, atol=1e-5)
+
+
+def test_probabilities_are_in_double_precision():
+    inputs, target, relevance, _ = setting((1, 40))
+    logits = inputs.flatten(1)[:, :3].bfloat16()
+    curves = perturbation_curves(lambda values: values.flatten(1)[:, :3].bfloat16(), inputs, target, relevance)
+    expected = logits.double().softmax(dim=1)[torch.arange(4), target].mean()
+    torch.testing.assert_close(curves.probability[0, 0], expected, rtol=1e-12, atol=0)
 
 
 def test_random_state_survives_a_predict_that_draws():
@@ -281,6 +337,7 @@ REFUSED = [
     ({"target": "predicted"}, "pass a tensor"),
     ({"relevance": torch.zeros(2, 1, 9)}, "relevance has shape \\[2, 1, 9\\]"),
     ({"relevance": torch.full((2, 1, 8), float("nan"))}, "NaN"),
+    ({"relevance": torch.full((2, 1, 8), math.inf)}, "infinity"),
     ({"candidates": torch.ones(2, 1, 8)}, "candidates has shape .* torch.float32"),
     ({"candidates": torch.ones(2, 8, dtype=torch.bool)}, "candidates has shape \\[2, 8\\]"),
     ({"orders": ["morf", "MoRF"]}, "choose from morf, lerf, random, amplitude"),
