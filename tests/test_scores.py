@@ -12,6 +12,7 @@ from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
     DEFAULT_FRACTIONS,
     PerturbationCurves,
+    all_scores,
     aopc,
     aupc,
     bootstrap,
@@ -37,6 +38,12 @@ def test_default_fractions():
     assert DEFAULT_FRACTIONS[:11] == tuple(step / 100 for step in range(11))
     assert DEFAULT_FRACTIONS[-1] == 1.0
     assert list(DEFAULT_FRACTIONS) == sorted(set(DEFAULT_FRACTIONS))
+
+
+def test_points_are_found_but_for_rounding():
+    curves = curves_of(DEFAULT_FRACTIONS, [[line(1, -0.8)], [line(1, -0.8)]])
+    assert curves.has(0.1 + 0.2)  # 0.30000000000000004
+    assert not curves.has(0.301)
 
 
 def test_aopc_is_the_mean_fall_over_the_fraction_removed():
@@ -78,6 +85,14 @@ def test_comprehensiveness_and_sufficiency():
         comprehensiveness(curves, [0.37])
 
 
+def test_all_scores_are_of_the_quantity_asked_for():
+    curves = curves_of(DEFAULT_FRACTIONS, [[line(1, -0.8), line(1, -0.4)], [line(1, -0.8), line(1, -0.2)]])
+    of_probability = all_scores(curves)
+    assert {"aopc_morf", "aupc_lerf", "srg", "comprehensiveness", "sufficiency"} <= of_probability.keys()
+    for name, values in all_scores(curves, "logit").items():
+        np.testing.assert_allclose(values, 10 * of_probability[name], rtol=1e-12, atol=1e-12)
+
+
 def test_repetitions_are_averaged_and_their_spread_told():
     probability = [[[0.9, 0.5], [0.7, 0.1]], [[0.9, 0.3], [0.7, 0.3]], [[0.9, 0.0], [0.7, 0.0]]]
     curves = curves_of([0, 1], probability, orders=("random", "morf"), repetitions=(2, 1))
@@ -95,7 +110,8 @@ def test_rows_make_a_table():
     single = curves_of([0, 1], [[[0.9, 0.5]], [[0.8, 0.25]]]).rows()
     assert single[1] == {"order": "morf", "fraction": 1.0, "accuracy": 0, "probability": 0.5, "logit": 5.0}
     assert [row["order"] for row in single] == ["morf", "morf", "lerf", "lerf"]
-    repeated = curves_of([0, 1], [[[0.9, 0.5]], [[0.9, 0.3]]], orders=("random",), repetitions=(2,)).rows()
+    probability = [[[0.9, 0.4]], [[0.9, 0.5]], [[0.9, 0.3]]]
+    repeated = curves_of([0, 1], probability, orders=("morf", "random"), repetitions=(1, 2)).rows()
     file = io.StringIO()
     writer = csv.DictWriter(file, fieldnames=list(repeated[0]))
     writer.writeheader()
@@ -103,7 +119,8 @@ def test_rows_make_a_table():
     assert file.getvalue().splitlines()[0] == (
         "order,fraction,accuracy,probability,logit,accuracy_std,probability_std,logit_std"
     )
-    assert repeated[1]["probability_std"] == pytest.approx(np.std([0.5, 0.3], ddof=1))
+    assert repeated[1]["probability_std"] == 0
+    assert repeated[3]["probability_std"] == pytest.approx(np.std([0.5, 0.3], ddof=1))
 
 
 def test_batches_join():
@@ -136,6 +153,17 @@ def test_interval_of_groups_is_that_of_their_means():
     assert clustered.low == pytest.approx(expected.low, abs=0.03)
     assert clustered.high == pytest.approx(expected.high, abs=0.03)
     assert clustered.high - clustered.low > 4 * (naive.high - naive.low)
+
+
+def test_interval_of_unequal_groups_is_that_of_whole_groups():
+    sizes, sums = np.tile([9, 1], 10), np.tile([0, 1], 10)  # every second group is of one example, whose value is 1
+    groups = torch.from_numpy(np.repeat(np.arange(20), sizes))
+    estimate = bootstrap((groups % 2).double(), groups=groups, resamples=20000)
+    draws = np.random.default_rng(5).integers(20, size=(20000, 20))
+    low, high = np.quantile(sums[draws].sum(axis=1) / sizes[draws].sum(axis=1), [0.025, 0.975])
+    assert estimate.mean == pytest.approx(0.1, rel=1e-12)
+    assert estimate.low == pytest.approx(low, abs=0.01)
+    assert estimate.high == pytest.approx(high, abs=0.01)
 
 
 def test_interval_is_seeded_and_leaves_the_global_generator_alone():
