@@ -91,6 +91,12 @@ class TestRunFolder:
         assert full.is_dir()
         assert not empty.parent.exists()
 
+    def test_folders_that_only_share_wandbs_name_are_kept(self) -> None:
+        full = Run("runs", "wandb").folder
+        (full / "config.yaml").touch()
+        discard_empty_folders()
+        assert (full / "config.yaml").is_file()
+
     def test_later_processes_take_the_first_ones(self, monkeypatch: pytest.MonkeyPatch) -> None:
         first = Run("runs", "ddp").folder
         monkeypatch.setattr("lightning.pytorch.utilities.rank_zero_only.rank", 1)

@@ -18,6 +18,9 @@ _FOLDER_VARIABLE = "AUDIO_LRP_RUN_FOLDER"
 _made: list[Path] = []
 """Folders that this process has made for its runs, each after the one that holds it."""
 
+_own: set[Path] = set()
+"""Those among them that are a run's own."""
+
 
 class Run:
     """One run of the command line: everything it writes lies in one folder, ``<root>/<experiment>/<time>/``.
@@ -73,6 +76,7 @@ class Run:
                 except FileExistsError:
                     continue
                 _made.append(folder)
+                _own.add(folder)
                 return folder
         except OSError as error:
             raise UserError(
@@ -100,7 +104,7 @@ def discard_empty_folders() -> None:
     """
     while _made:
         folder = _made.pop()
-        if [path.name for path in folder.glob("*")] == ["wandb"]:
+        if folder in _own and [path.name for path in folder.glob("*")] == ["wandb"]:
             shutil.rmtree(folder, ignore_errors=True)
         with suppress(OSError):  # the folder holds something, or is gone
             folder.rmdir()
