@@ -124,14 +124,14 @@ def _resample(recordings: list[Mono], rate: int) -> Iterator[NDArray[np.float32]
     room = [silence + math.ceil(len(recording.samples) / period) * period for recording in recordings]
     starts = [end - taken + silence for end, taken in zip(accumulate(room), room, strict=True)]
     joined = np.zeros(sum(room), dtype=np.float32)
-    for (samples, _, peak, _), start in zip(recordings, starts, strict=True):
-        np.divide(samples, peak or 1, out=joined[start : start + len(samples)])
+    for recording, start in zip(recordings, starts, strict=True):
+        np.divide(recording.samples, recording.peak or 1, out=joined[start : start + len(recording.samples)])
     converted = soxr.resample(joined, rate, SAMPLE_RATE, quality="HQ")
-    for (samples, _, peak, _), start in zip(recordings, starts, strict=True):
+    for recording, start in zip(recordings, starts, strict=True):
         first = start * SAMPLE_RATE // rate
-        length = (2 * len(samples) * SAMPLE_RATE + rate) // (2 * rate)  # rounded, as soxr does
+        length = (2 * len(recording.samples) * SAMPLE_RATE + rate) // (2 * rate)  # rounded, as soxr does
         if length:
-            yield converted[first : first + length] * peak  # silence is exactly 0 again
+            yield converted[first : first + length] * recording.peak  # silence is exactly 0 again
         else:
             yield UnusableRecordingError("holds no samples")
 

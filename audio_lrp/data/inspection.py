@@ -81,11 +81,12 @@ class Sound:
 def listen(path: Path) -> Sound | str:
     """Measure a recording; the reason why it cannot be used, where it cannot."""
     try:
-        samples, rate, _, full_scale = read_mono(path)
+        recording = read_mono(path)
     except UnusableRecordingError as error:
         return str(error)
     except OSError as error:
         return f"cannot be read: {error.strerror}"
+    samples, rate = recording.samples, recording.rate
     if 2 * len(samples) * SAMPLE_RATE < rate:  # nothing is left of half a sample
         return f"holds no samples at {SAMPLE_RATE} Hz: its {len(samples)} at {rate} Hz are too short"
     deviation = float(samples.std(dtype=np.float64))
@@ -95,7 +96,7 @@ def listen(path: Path) -> Sound | str:
         level=20 * float(np.log10(max(deviation, 1e-9))),
         half_range=float(np.ptp(samples)) / 2,
         offset=abs(float(samples.mean(dtype=np.float64))) / max(deviation, 1e-9),
-        clipped=clipped_samples(samples, full_scale),
+        clipped=clipped_samples(samples, recording.full_scale),
         digest=hashlib.blake2b(samples.tobytes(), digest_size=16).digest(),
     )
 
