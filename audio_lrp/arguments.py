@@ -2,6 +2,7 @@
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NoReturn
 
 from audio_lrp.errors import UsageError
@@ -21,6 +22,7 @@ class CommandParser(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **settings)
         self.register("type", int, _integer)
         self.register("type", float, _number)
+        self.register("type", Path, _path)
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
         """The options of the command line.
@@ -72,3 +74,11 @@ def _number(text: str) -> float:
         return float(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(f"expected a number, got {text!r}") from error
+
+
+def _path(text: str) -> Path:
+    """The shell leaves the tilde of ``--option=~/folder`` as it is."""
+    try:
+        return Path(text).expanduser()
+    except RuntimeError as error:
+        raise argparse.ArgumentTypeError(f"there is no such user's folder: {text!r}") from error

@@ -18,11 +18,11 @@ def main(args: Sequence[str] | None = None) -> None:
     """
     options = _parser().parse_args(args)
     if options.action == "download":
-        _download(options.root.expanduser(), options.mirror)
+        _download(options.root, options.mirror)
     else:
         from audio_lrp.corpus_check import check  # only now: it needs PyTorch, and seconds
 
-        check(options.folder.expanduser(), options.exclude, options.output.expanduser())
+        check(options.folder, options.exclude, options.output)
 
 
 def _download(root: Path, mirror: str | None) -> None:

@@ -371,6 +371,10 @@ class TestCommand:
         assert (tmp_path / "report" / "corpus.png").is_file()
         assert exit_code("data", "download", "audiomnist", f"--root=~/{root.name}") == 0
         assert f"{root}: 60 recordings of 2 speakers, which were there already" in capsys.readouterr().out
+        assert exit_code("report", "~/nothing") == 1
+        assert f"there is no folder {tmp_path / 'nothing'}:" in capsys.readouterr().err
+        assert exit_code("data", "check", "~nobody-of-this-name/corpus") == 2
+        assert "FOLDER: there is no such user's folder: '~nobody-of-this-name/corpus'" in capsys.readouterr().err
 
     def test_a_name_that_no_folder_can_have(self, capsys: pytest.CaptureFixture[str]) -> None:
         name = "long" * 100

@@ -46,7 +46,7 @@ def run_study(options: Namespace, arguments: Sequence[str]) -> None:
     if options.workers < 1:
         raise UsageError(f"--workers is {options.workers}: give the number of processes, 1 or more")
     corpus = find_corpus(options.corpus, budget.synthetic, options.exclude)
-    study = Study((options.output or Path(f"study-{corpus.name}")).expanduser().absolute(), corpus, budget)
+    study = Study((options.output or Path(f"study-{corpus.name}")).absolute(), corpus, budget)
     cells = choose_cells(study, options.networks, options.tasks, options.folds)
     open_study(study)
     earlier = failures(study, cells)
