@@ -3,7 +3,7 @@
 import errno
 import os
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 NO_SPACE: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The disk is full, the user's share of it, or a file has reached the longest that is allowed."""
@@ -54,12 +54,41 @@ def out_of_reach(error: BaseException) -> UserError | None:
     return UserError(f"{error.filename}: {error.strerror}; {mend}give another place")
 
 
+def wrong_backend(error: BaseException) -> UserError | None:
+    """The error for a backend that matplotlib, whatever imports it, does not know; ``None`` for other errors."""
+    if not isinstance(error, ValueError) or not str(error).startswith("Key backend:"):
+        return None
+    problem = str(error).removeprefix("Key backend:").partition(";")[0].strip()
+    return UserError(f"matplotlib's variable MPLBACKEND (or its file matplotlibrc): {problem}; mend or unset it")
+
+
 def wrongly_encoded(error: BaseException) -> UserError | None:
     """The error for a file's or folder's name that is not in UTF-8, as old archives leave some; else ``None``."""
     if not isinstance(error, UnicodeEncodeError) or not any("\udc80" <= char <= "\udcff" for char in error.object):
         return None
     name = os.fsencode(error.object).decode(errors="backslashreplace")
     return UserError(f"the name '{name}' is not in UTF-8; rename the file or folder")
+
+
+def parse_yaml(text: str) -> Any:
+    """What a YAML text holds.
+
+    Raises:
+        yaml.YAMLError: it is not valid; also where PyYAML raises something else, as for a day that no month has.
+
+    Example:
+        >>> parse_yaml("max_epochs: 3")
+        {'max_epochs': 3}
+        >>> parse_yaml("2024-02-30")
+        Traceback (most recent call last):
+        yaml.error.YAMLError: day is out of range for month
+    """
+    import yaml  # only now: what tells of a broken installation imports this module
+
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from error
 
 
 def yaml_problem(error: Exception) -> str:

@@ -56,6 +56,10 @@ def refusal(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 2) 
     return lines[0].removeprefix("audio-lrp: error: ")
 
 
+def test_an_option_that_looks_like_an_impossible_date(capsys: pytest.CaptureFixture[str]) -> None:
+    assert parsed(capsys, "--run.experiment=2024-02-30")["run"]["experiment"] == "2024-02-30"
+
+
 def test_version_is_quick_and_sets_the_allocator_up() -> None:
     code = (
         "import os, sys; from audio_lrp.__main__ import main; main(); "
@@ -208,6 +212,7 @@ class TestMessages:
             ),
             ("\ntrainer:\n  max_epochs: many", "mine.yaml, line 3: --trainer.max_epochs: expected an integer or null"),
             ("trainer: {max_epochs: [\n", "mine.yaml is not valid YAML: expected the node content"),
+            ("trainer: {max_epochs: 2024-02-30}", "mine.yaml is not valid YAML: day is out of range for month"),
             ("trainer:\n\tmax_epochs: 3", "cannot start any token in line 2"),
             ("hello", "mine.yaml holds no options"),
         ],

@@ -281,9 +281,10 @@ def test_folders_that_are_none_of_a_run(run: Path, tmp_path: Path) -> None:
         report(tmp_path / "missing")
     with pytest.raises(UserError, match=r"is not the folder of a run"):
         report(tmp_path)
-    (run / "config.yaml").write_text("a: [")
-    with pytest.raises(UserError, match=r"configuration .*config.yaml cannot be read"):
-        report(run)
+    for damaged in ("a: [", "a: 2024-02-30"):
+        (run / "config.yaml").write_text(damaged)
+        with pytest.raises(UserError, match=r"configuration .*config.yaml cannot be read"):
+            report(run)
     (run / "config.yaml").write_text("- 1")
     with pytest.raises(UserError, match=r"is not the configuration of a run"):
         report(run)

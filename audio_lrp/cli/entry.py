@@ -10,7 +10,15 @@ from typing import NoReturn
 
 from audio_lrp import __version__
 from audio_lrp.cli.commands import COMMANDS, overview, run_command
-from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable, out_of_reach, wrongly_encoded
+from audio_lrp.errors import (
+    NO_SPACE,
+    UsageError,
+    UserError,
+    not_writable,
+    out_of_reach,
+    wrong_backend,
+    wrongly_encoded,
+)
 from audio_lrp.nearest import did_you_mean
 
 _MISTAKES_ELSEWHERE = ("wandb.errors", "lightning.fabric.utilities.exceptions")
@@ -78,12 +86,7 @@ def _mistake(error: BaseException) -> BaseException | None:
             return cause
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return not_writable(cause.filename or "the output", cause)
-        if isinstance(cause, ValueError) and str(cause).startswith("Key backend:"):  # whatever imports matplotlib
-            problem = str(cause).removeprefix("Key backend:").partition(";")[0].strip()
-            return UserError(
-                f"matplotlib's variable MPLBACKEND (or its file matplotlibrc): {problem}; mend or unset it"
-            )
-        if mistake := out_of_reach(cause) or wrongly_encoded(cause):
+        if mistake := out_of_reach(cause) or wrongly_encoded(cause) or wrong_backend(cause):
             return mistake
         cause = cause.__cause__
     return None

@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 
 from audio_lrp.cli.config_files import find_config
-from audio_lrp.errors import UsageError, yaml_problem
+from audio_lrp.errors import UsageError, parse_yaml, yaml_problem
 
 LINKED = {
     "model.num_classes": "it follows from the data's task: set data.task",
@@ -97,8 +97,8 @@ def read_layers(arguments: Sequence[str]) -> list[Layer]:
 
 def _load_file(path: Path) -> Mapping[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, ValueError) as error:
+        content = parse_yaml(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UsageError(f"{path} is not valid YAML: {yaml_problem(error)}") from error
     if not isinstance(content, Mapping):
         raise UsageError(
@@ -109,7 +109,7 @@ def _load_file(path: Path) -> Mapping[str, Any]:
 
 def _load_value(text: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return parse_yaml(text)
     except yaml.YAMLError:  # not YAML, as the parser says it in its turn where it matters
         return text
 

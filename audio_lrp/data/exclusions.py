@@ -12,7 +12,7 @@ from typing import Final
 import yaml
 from lightning.pytorch.utilities import rank_zero_only
 
-from audio_lrp.errors import UserError, yaml_problem
+from audio_lrp.errors import UserError, parse_yaml, yaml_problem
 from audio_lrp.nearest import did_you_mean, nearest_path
 
 SHIPPED: Final = {"audiomnist": Path(__file__).with_name("audiomnist_exclusions.yaml")}
@@ -32,12 +32,12 @@ def read_exclusions(name: str | Path) -> dict[str, str]:
     """
     path = SHIPPED.get(str(name), Path(name).expanduser())
     try:
-        exclusions = yaml.safe_load(path.read_text(encoding="utf-8"))
+        exclusions = parse_yaml(path.read_text(encoding="utf-8"))
     except OSError as error:
         choices = f"give a YAML file, or one of the shipped lists: {', '.join(SHIPPED)}"
         hint = did_you_mean(str(name), SHIPPED) or nearest_path(path) or choices
         raise UserError(f"the list of exclusions {path} cannot be read ({error.strerror}); {hint}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a ValueError: no text, or no date
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"{path} is not valid YAML: {yaml_problem(error)}") from error
     if exclusions is None:  # nothing but comments
         return {}

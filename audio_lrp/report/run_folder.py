@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UserError, parse_yaml
 from audio_lrp.report.file_log import read_files
 from audio_lrp.report.run_log import EPOCH, STEP, RunLog, joined
 from audio_lrp.report.wandb_log import read_wandb
@@ -112,7 +112,7 @@ def read_checkpoint_alone(path: Path) -> RunFolder:
 
 def _parsed(path: Path, text: str) -> Mapping[str, Any]:
     try:
-        config = yaml.safe_load(text)
+        config = parse_yaml(text)
     except yaml.YAMLError as error:
         raise UserError(f"the run's configuration {path} cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(config, Mapping):

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import yaml
 
-from audio_lrp.errors import UserError, yaml_problem
+from audio_lrp.errors import UserError, parse_yaml, yaml_problem
 from audio_lrp.nearest import nearest_path
 from audio_lrp.search.hyperband import Hyperband, make_hyperband
 from audio_lrp.search.parameters import Parameter, make_parameter, on_grid
@@ -77,11 +77,11 @@ def read_sweep(path: Path) -> dict[str, Any]:
         UserError: there is no such file, or it holds no YAML mapping.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = parse_yaml(path.read_text())
     except OSError as error:
         hint = nearest_path(path) or "give a W&B sweep file, such as those in the repository's folder sweeps"
         raise UserError(f"the sweep {path} cannot be read ({error.strerror}): {hint}") from error
-    except (yaml.YAMLError, ValueError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise UserError(f"the sweep {path} is not valid YAML: {yaml_problem(error)}") from error
     if not isinstance(content, dict):
         raise UserError(f"the sweep {path} is no YAML mapping: it begins with a key such as 'method: random'")
