@@ -27,9 +27,9 @@ def frequency_of(clip: np.ndarray) -> float:
     return float(spectrum.argmax() * 8000 / (1 << 17))
 
 
-@pytest.mark.parametrize(("speed", "stretched"), [(0.8, 11200), (1.0, 9000), (1.25, 7150), (0.97, 9240)])
+@pytest.mark.parametrize(("speed", "stretched"), [(0.8, 11200), (1.0, 9000), (1.25, 7200), (0.97, 9360)])
 def test_speed_moves_pitch_and_length(speed: float, stretched: int) -> None:
-    """Of even lengths without prime factors above 13, 9,240 is next to 9,000 * 1.01^3, 7,150 to 9,000 / 1.01^23."""
+    """Of multiples of 8 without prime factors above 13, 9,360 is next to 9,000 * 1.02^2, 7,200 to 9,000 / 1.02^11."""
     clip, length = tones(440)
     changed, new_length = SpeedPerturbation(speed, speed).change_clip(clip, length)
     assert new_length.tolist() == [5000 * stretched // 9000] * 4
@@ -45,8 +45,8 @@ def test_speeds_lie_close_together() -> None:
     _, new_length = SpeedPerturbation(0.5, 2.0).change_clip(clip, torch.full((2000,), 4000))
     torch.manual_seed(0)
     drawn = torch.empty(2000).uniform_(0.5, 2.0)
-    assert (4000 / new_length / drawn - 1).abs().mean() < 0.003
-    assert (4000 / new_length / drawn - 1).abs().max() < 0.015
+    assert (4000 / new_length / drawn - 1).abs().mean() < 0.006
+    assert (4000 / new_length / drawn - 1).abs().max() < 0.016
 
 
 def test_speed_interpolates_like_scipy() -> None:
@@ -90,9 +90,9 @@ def test_speed_does_not_alias() -> None:
 
 
 def test_slowing_down_never_outgrows_the_second() -> None:
-    clip, length = tones(300, length=7900)
+    clip, length = tones(300, length=7850)
     _, new_length = SpeedPerturbation(0.5, 0.5).change_clip(clip, length)
-    assert new_length.tolist() == [7987] * 4  # the next slower speed would take 8,010
+    assert new_length.tolist() == [7982] * 4  # the next slower speed would take 8,164
 
 
 def test_equalizer_changes_the_spectrum_smoothly_within_the_clip() -> None:

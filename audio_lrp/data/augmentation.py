@@ -12,10 +12,10 @@ from audio_lrp.errors import UserError
 
 _PADDED: Final = 9000
 """Samples of a clip with silence after it, for a transform takes the signal to be periodic."""
-_FAST_LENGTHS: Final = [n for n in range(_PADDED // 2, 2 * _PADDED + 1, 2) if 30030**15 % n == 0]
-"""Even lengths without prime factors above 13, whose product is 30,030; others take up to four times as long."""
-_LENGTHS: Final = sorted({min(_FAST_LENGTHS, key=lambda n: abs(n - _PADDED * 1.01**step)) for step in range(-70, 71)})
-"""Some of them, about one per cent apart: few, so that clips of a batch share transforms."""
+_FAST_LENGTHS: Final = [n for n in range(_PADDED // 2, 2 * _PADDED + 1) if n % 8 == 0 and 30030**15 % n == 0]
+"""Multiples of 8 without prime factors above 13, whose product is 30,030; others take up to four times as long."""
+_LENGTHS: Final = sorted({min(_FAST_LENGTHS, key=lambda n: abs(n - _PADDED * 1.02**step)) for step in range(-35, 36)})
+"""Some of them, about two per cent apart: few, for a transform of one clip takes longer than one of three."""
 
 
 class Augmentation(nn.Module):
@@ -45,11 +45,16 @@ def _uniform(low: float, high: float, *shape: int, like: Tensor) -> Tensor:
     return torch.empty(shape, device=like.device).uniform_(low, high)
 
 
+def _silence_after(length: Tensor, clip: Tensor) -> Tensor:
+    """Set the samples of ``clip`` [B, 8000] from ``length`` [B] on to zero, in place."""
+    return clip.masked_fill_(torch.arange(clip.shape[1], device=clip.device) >= length[:, None], 0.0)
+
+
 class SpeedPerturbation(Augmentation):
     """Play each clip faster or slower, which moves pitch, formants and tempo together (Ko et al. 2015).
 
     Band-limited interpolation: the inverse Fourier transform of a clip's spectrum at another length. Speeds are
-    those at which transforms are fast, a per cent apart; a clip is slowed down no further than the second allows.
+    those at which transforms are fast, two per cent apart; a clip is slowed down no further than the second allows.
 
     Args:
         low: smallest speed factor.
@@ -68,18 +73,18 @@ class SpeedPerturbation(Augmentation):
         choices = torch.tensor(_LENGTHS, device=clip.device)
         outgrown = choices * length[:, None] > _PADDED * NUM_SAMPLES
         misses = (choices - _PADDED / speed[:, None]).abs().masked_fill(outgrown, math.inf)
-        stretched = choices[misses.argmin(dim=1)]
-        spectrum = torch.fft.rfft(clip, n=_PADDED, norm="forward")
+        stretched, order = choices[misses.argmin(dim=1)].sort()  # clips of one speed side by side
+        lengths, counts = (each.tolist() for each in stretched.unique_consecutive(return_counts=True))
+        spectrum = torch.fft.rfft(clip[order], n=_PADDED, norm="forward")
         changed = torch.zeros_like(clip)
-        for samples in sorted(set(stretched.tolist())):
-            alike = stretched == samples
+        for samples, whole_band, space in zip(lengths, spectrum.split(counts), changed.split(counts), strict=True):
             # Below both Nyquist frequencies, or above speed 1 the top of the band would alias; speed 1 changes nothing.
-            band = spectrum[alike] if samples == _PADDED else spectrum[alike, : min(samples, _PADDED) // 2]
+            band = whole_band if samples == _PADDED else whole_band[:, : min(samples, _PADDED) // 2]
             signal = torch.fft.irfft(band, n=samples, norm="forward")[:, :NUM_SAMPLES]
-            changed[alike, : signal.shape[1]] = signal
-        new_length = (length * stretched // _PADDED).clamp(min=1)
-        beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= new_length[:, None]
-        return changed.masked_fill(beyond, 0.0), new_length
+            space[:, : signal.shape[1]] = signal
+        back = order.argsort()
+        new_length = (length * stretched[back] // _PADDED).clamp(min=1)
+        return _silence_after(new_length, changed[back]), new_length
 
 
 class RandomEqualizer(Augmentation):
@@ -100,12 +105,10 @@ class RandomEqualizer(Augmentation):
 
     def change_clip(self, clip: Tensor, length: Tensor) -> tuple[Tensor, Tensor]:
         """Filter every clip with a response of its own."""
-        drawn = torch.randn(len(clip), 1, self.bands, device=clip.device) * self.decibel
+        drawn = torch.randn(len(clip), 1, self.bands, device=clip.device) * (self.decibel * math.log(10) / 20)
         spectrum = torch.fft.rfft(clip)
         response = nn.functional.interpolate(drawn, size=spectrum.shape[1], mode="linear", align_corners=True)[:, 0]
-        filtered = torch.fft.irfft(spectrum * 10 ** (response / 20), n=clip.shape[1])
-        beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= length[:, None]
-        return filtered.masked_fill(beyond, 0.0), length
+        return _silence_after(length, torch.fft.irfft(spectrum.mul_(response.exp_()), n=clip.shape[1])), length
 
 
 class PolarityInversion(Augmentation):
@@ -135,9 +138,8 @@ class AdditiveNoise(Augmentation):
         """Add noise of a level of its own to every clip."""
         root_mean_square = (clip.square().sum(dim=1) / length.clamp(min=1)).sqrt()
         ratio = _uniform(self.low, self.high, len(clip), like=clip)
-        noise = torch.randn_like(clip) * (root_mean_square / 10 ** (ratio / 20))[:, None]
-        beyond = torch.arange(NUM_SAMPLES, device=clip.device) >= length[:, None]
-        return clip + noise.masked_fill(beyond, 0.0), length
+        noise = torch.randn_like(clip).mul_((root_mean_square / 10 ** (ratio / 20))[:, None])
+        return _silence_after(length, noise).add_(clip), length
 
 
 class SpectrogramMasking(Augmentation):
@@ -169,8 +171,8 @@ class SpectrogramMasking(Augmentation):
                 "take it out of data.augmentations or set data.representation to spectrogram"
             )
         # Drawn on one frame and on one bin: torchaudio passes over all that it is given for every mask.
-        bins, frames = torch.ones_like(network_input[..., :1]), torch.ones_like(network_input[:, :, :1])
-        for _ in range(self.masks):
-            bins, frames = self.frequency(bins, 0.0), self.time(frames, 0.0)
+        batch, _, num_bins, num_frames = network_input.shape
+        bins = self.frequency(network_input.new_ones(batch, self.masks, num_bins, 1), 0.0).amin(dim=1, keepdim=True)
+        frames = self.time(network_input.new_ones(batch, self.masks, 1, num_frames), 0.0).amin(dim=1, keepdim=True)
         # Products of the distance to silence: to fill what a mask names takes twice as long.
         return (network_input - silence).mul_(bins).mul_(frames).add_(silence)

@@ -111,9 +111,10 @@ class Spectrogram(Representation):
 
     def _sounding(self, padded: Tensor) -> Tensor:
         """Which frames of padded signals hold anything but zeros, bool [B, 227]."""
-        hops = (padded != 0).unfold(-1, self.hop_length, self.hop_length).any(dim=-1)
+        hops = padded.unfold(-1, self.hop_length, self.hop_length)
+        sounding_hops = (hops.amax(dim=-1) != 0) | (hops.amin(dim=-1) != 0)
         hops_of_frame = self.window_length // self.hop_length
-        sounding = hops.unfold(-1, hops_of_frame, 1).any(dim=-1)[:, : self.num_frames]
+        sounding = sounding_hops.unfold(-1, hops_of_frame, 1).any(dim=-1)[:, : self.num_frames]
         sounding[:1, :1] = True  # one at least: MKL does not transform nothing
         return sounding
 
