@@ -23,9 +23,8 @@ from audio_lrp.errors import UserError
 CORPUS_VARIABLE: Final = "AUDIOMNIST_ROOT"
 """Where the shipped sweeps look for their corpus."""
 
-WANDB_MODES_WITH_SERVER: Final = ("online", "shared", "run")
-WANDB_MODES: Final = (*WANDB_MODES_WITH_SERVER, "offline", "dryrun", "disabled")
-"""All values that W&B knows."""
+WITHOUT_SERVER: Final = ("offline", "dryrun", "disabled")
+"""Values of ``WANDB_MODE`` that need no account."""
 
 LOW_SPACE: Final = 2e9
 """Bytes below which a run, or the packed AudioMNIST, may not fit."""
@@ -75,8 +74,8 @@ def examine(data: Path | None, online: bool) -> Iterator[Finding]:
     yield from requirements()
     imported = list(imports())
     yield from imported
-    yield from wandb_state(online)
     if all(finding.state == "ok" for finding in imported):
+        yield from wandb_state(online)
         yield from devices()
         yield from caches()
         yield from corpora(data)
@@ -137,15 +136,19 @@ def wandb_state(online: bool) -> Iterator[Finding]:
     """Whether runs can be uploaded to Weights & Biases."""
     import requests
 
+    from audio_lrp.tracking.wandb_variables import check_wandb_variables
+
     server = os.environ.get("WANDB_BASE_URL", "https://api.wandb.ai")
     mode = os.environ.get("WANDB_MODE", "offline")
     logged_in = "WANDB_API_KEY" in os.environ or requests.utils.get_netrc_auth(server) is not None
     account = f"logged in to {server}" if logged_in else "not logged in: wandb login, to upload runs"
-    if mode in WANDB_MODES:
-        works = logged_in or mode not in WANDB_MODES_WITH_SERVER
-        yield Finding("ok" if works else "broken", "W&B", f"runs are {mode}; {account}")
+    try:
+        check_wandb_variables()
+    except UserError as error:
+        yield Finding("broken", "W&B", str(error))
     else:
-        yield Finding("broken", "W&B", f"WANDB_MODE is {mode!r}, not one of {', '.join(WANDB_MODES)}: mend or unset it")
+        works = logged_in or mode in WITHOUT_SERVER
+        yield Finding("ok" if works else "broken", "W&B", f"runs are {mode}; {account}")
     if online:
         try:
             status = requests.get(server, timeout=5).status_code

@@ -95,7 +95,8 @@ class TestDoctor:
             assert [finding.state for finding in wandb_state(online=False)] == ["ok"]
         monkeypatch.setenv("WANDB_MODE", "Online")
         (finding,) = wandb_state(online=False)
-        assert finding.detail.startswith("WANDB_MODE is 'Online', not one of online, shared, run, offline")
+        assert finding.state == "broken"
+        assert "variable WANDB_MODE is 'Online': Input should be 'online', 'offline'" in finding.detail
         monkeypatch.setenv("WANDB_MODE", "online")
         monkeypatch.setenv("WANDB_API_KEY", "x" * 40)
         with serving(Served(b"hello")) as url:
@@ -106,6 +107,12 @@ class TestDoctor:
         gone = list(wandb_state(online=True))[1]
         assert gone.state == "broken"
         assert "Connection refused" in gone.detail
+
+    def test_another_variable_of_wandb(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("WANDB_INIT_TIMEOUT", "soon")
+        (finding,) = wandb_state(online=False)
+        assert finding.state == "broken"
+        assert "variable WANDB_INIT_TIMEOUT is 'soon'" in finding.detail
 
     def test_wandb_key_in_netrc(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         netrc = tmp_path / ".netrc"

@@ -12,8 +12,8 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from audio_lrp.errors import UserError
 from audio_lrp.tracking.wandb_file import is_complete
+from audio_lrp.tracking.wandb_variables import check_wandb_variables
 
 _DATA_VARIABLE = "WANDB_DATA_DIR"
 _PATIENCE = {
@@ -75,7 +75,7 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
     Raises:
         UserError: a variable of W&B's has a value that it cannot have.
     """
-    _check_variables()
+    check_wandb_variables()
     given = {name: value for name, value in settings.items() if value is not None}
     folder = Path(given["save_dir"])
     # Pictures inside tables wait here for their upload, which for an offline run comes much later.
@@ -94,21 +94,6 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
             given["mode"] = "offline"
             _warn(f"W&B cannot be used ({obstacle}): the run is kept offline; audio-lrp sync uploads it later")
     return (SurvivingWandbLogger if class_type is WandbLogger else class_type)(*args, **given)
-
-
-def _check_variables() -> None:
-    """Have W&B read its environment variables before anything runs, and not when the run begins."""
-    import pydantic
-    import wandb
-
-    try:
-        wandb.Settings().update_from_env_vars(dict(os.environ))
-    except pydantic.ValidationError as error:
-        first = error.errors()[0]
-        name, problem = f"WANDB_{first['loc'][0]}".upper(), " ".join(first["msg"].split())
-        raise UserError(
-            f"the environment variable {name} is {first['input']!r}: {problem}; mend or unset it"
-        ) from error
 
 
 def _earlier_run(folder: Path) -> str | None:
