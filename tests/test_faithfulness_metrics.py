@@ -172,13 +172,14 @@ def test_metrics_form_a_collection():
     }
 
 
-def metrics_of(rank=0, processes=1):
-    """Metrics that have seen every n-th example, the last process one less; two at once, or all in one process."""
+def metrics_of(positions=range(7), at_once=7):
+    """Metrics that have seen these of seven examples, so many at once."""
     inputs, target, relevance = examples(7)
     orders = ["morf", "lerf", "amplitude", RandomOrder(2)]
     curves = Faithfulness(orders, (0, 0.25, 0.5, 1), baseline=MatchedNoise())
     mass, sensitivity = RelevanceMassAccuracy(), MaxSensitivity(Amplitude(), num_samples=2)
-    for part in torch.arange(rank, 7, processes).split(2 if processes > 1 else 7):
+    for begin in range(0, len(positions), at_once):
+        part = torch.tensor(positions[begin : begin + at_once])
         curves.update(network(), inputs[part], target[part], relevance[part], index=100 + part)
         mass.update(relevance[part], MASK[None, None])
         sensitivity.update(network(), inputs[part], target[part], index=100 + part)
@@ -191,18 +192,18 @@ def results(metrics):
     return values, curves.curves().outcomes
 
 
-def work(rank, folder):
+def work(rank, folder, shares):
     torch.set_num_threads(1)
     torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=rank, world_size=2)
-    torch.save(results(metrics_of(rank, 2)), f"{folder}/{rank}.pt")
+    torch.save(results(metrics_of(shares[rank], at_once=2)), f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_agree_with_one(tmp_path: Path):
-    spawn(work, (str(tmp_path),), nprocs=2)
+@pytest.mark.parametrize("shares", [([0, 2, 4, 6], [1, 3, 5]), ([*range(7)], [])], ids=["uneven", "all and none"])
+def test_two_processes_agree_with_one(tmp_path: Path, shares):
+    spawn(work, (str(tmp_path), shares), nprocs=2)
     expected, outcomes = results(metrics_of())
     for rank in range(2):
         values, gathered = torch.load(tmp_path / f"{rank}.pt")
         torch.testing.assert_close(values, expected, rtol=1e-6, atol=1e-9)
-        by_process = torch.cat([outcomes[:, :, 0::2], outcomes[:, :, 1::2]], dim=2)
-        torch.testing.assert_close(gathered, by_process, rtol=1e-6, atol=1e-9)
+        torch.testing.assert_close(gathered, outcomes[:, :, shares[0] + shares[1]], rtol=1e-6, atol=1e-9)

@@ -12,7 +12,7 @@ from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.baselines import Baseline
 from audio_lrp.faithfulness.concentration import complexity, sparseness
-from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, PerturbationCurves, Quantity
+from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, QUANTITIES, PerturbationCurves, Quantity
 from audio_lrp.faithfulness.localization import relevance_mass_accuracy, relevance_rank_accuracy
 from audio_lrp.faithfulness.methods import AttributionMethod
 from audio_lrp.faithfulness.orders import ORDERS, Order, orders_by_name
@@ -124,6 +124,14 @@ class Faithfulness(Metric):
         ax.set(xlabel="fraction removed", ylabel=self.quantity)
         ax.legend()
         return ax.get_figure(), ax
+
+    def _sync_dist(self, *args: Any, **kwargs: Any) -> None:
+        """Let a process without examples give none of the others' shape and type: torchmetrics' are of another."""
+        if not self.outcomes:
+            curves = sum(order.repetitions for order in self._options["orders"])
+            shape = (0, len(QUANTITIES), curves, len(self._options["fractions"]))
+            self.outcomes = [torch.empty(shape, dtype=torch.float64, device=self.device)]
+        super()._sync_dist(*args, **kwargs)
 
     def _curves(self) -> PerturbationCurves:
         if not len(self.outcomes):
