@@ -74,10 +74,11 @@ class SpeedPerturbation(Augmentation):
         outgrown = choices * length[:, None] > _PADDED * NUM_SAMPLES
         misses = (choices - _PADDED / speed[:, None]).abs().masked_fill(outgrown, math.inf)
         stretched, order = choices[misses.argmin(dim=1)].sort()  # clips of one speed side by side
-        lengths, counts = (each.tolist() for each in stretched.unique_consecutive(return_counts=True))
+        lengths, counts = (each.tolist() for each in torch.unique_consecutive(stretched, return_counts=True))
         spectrum = torch.fft.rfft(clip[order], n=_PADDED, norm="forward")
         changed = torch.zeros_like(clip)
-        for samples, whole_band, space in zip(lengths, spectrum.split(counts), changed.split(counts), strict=True):
+        bands, spaces = torch.split(spectrum, counts), torch.split(changed, counts)
+        for samples, whole_band, space in zip(lengths, bands, spaces, strict=True):
             # Below both Nyquist frequencies, or above speed 1 the top of the band would alias; speed 1 changes nothing.
             band = whole_band if samples == _PADDED else whole_band[:, : min(samples, _PADDED) // 2]
             signal = torch.fft.irfft(band, n=samples, norm="forward")[:, :NUM_SAMPLES]
