@@ -501,6 +501,30 @@ class TestKeys:
         np.testing.assert_array_equal(first_clip(open_clips(root, paths)), expected)
         assert len(rebuilds) == 2
 
+    @pytest.mark.parametrize(
+        ("field", "values"),
+        [
+            ("length", [-10, 2020]),  # with the sum of those that were there
+            ("length", [2**62, 1010]),
+            ("loudest", [0, -1]),
+            ("loudest", [1, 0]),
+            ("scale", [1.0, np.inf]),
+        ],
+    )
+    def test_a_cache_with_a_damaged_index_is_rebuilt(
+        self, root: Path, rebuilds: list[int], field: str, values: list[float]
+    ) -> None:
+        """Or clips would be read beyond their ends, as parts of other recordings."""
+        paths = some_recordings(root, count=2)
+        clips = open_clips(root, paths)
+        index = np.load(clips.folder / INDEX)
+        assert index["length"].tolist() == [1000, 1010]
+        index[field] = values
+        np.save(clips.folder / INDEX, index)
+        repaired = open_clips(root, paths)
+        np.testing.assert_array_equal(repaired.lengths, clips.lengths)
+        assert len(rebuilds) == 2
+
     @pytest.mark.parametrize("content", ["", "[]", "{", '{"a": 1}'])
     def test_damaged_notes_of_signatures_are_harmless(self, root: Path, rebuilds: list[int], content: str) -> None:
         paths = some_recordings(root)

@@ -73,7 +73,7 @@ class PackedClips:
             size, size_of_names = ((folder / name).stat().st_size for name in (SAMPLES, NAMES))
         except (OSError, ValueError, EOFError) as error:
             raise DamagedCacheError(f"{folder}: {error}") from error
-        if index.dtype != CLIP or index.ndim != 1 or size != index["length"].sum() * 2 or not size_of_names:
+        if index.dtype != CLIP or index.ndim != 1 or not _fits(index, size) or not size_of_names:
             raise DamagedCacheError(f"{folder}: its files do not fit together")
         self.lengths: NDArray[np.int64] = index["length"].copy()
         self._loudest: NDArray[np.int64] = index["loudest"].copy()
@@ -198,6 +198,13 @@ class PackedClips:
                 f"{len(long)} recordings are longer than one second, the first of them {first}; "
                 "set --data.long_clips to energy or center to use one second of each, or remove them"
             )
+
+
+def _fits(index: NDArray[np.void], size: int) -> bool:
+    """Whether an index [N] of type :data:`CLIP` can be that of a file of samples with so many bytes."""
+    lengths, loudest = index["length"], index["loudest"]
+    inside = (lengths > 0) & (lengths <= size) & (loudest >= 0) & (loudest <= (lengths - NUM_SAMPLES).clip(min=0))
+    return bool(inside.all() and np.isfinite(index["scale"]).all() and lengths.sum() * 2 == size)
 
 
 def caches_folder(root: Path, cache_dir: str | Path | None) -> Path:
