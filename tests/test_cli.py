@@ -510,6 +510,11 @@ class TestCommands:
         assert exit_code("validate", f"--ckpt_path={checkpoint}", "--data.batch_size=7", "--run.root=third") == 0
         config = yaml.safe_load((only_folder(Path("third")) / "config.yaml").read_text())
         assert config["data"]["init_args"]["batch_size"] == 7
+        Path("small.yaml").write_text("data: {init_args: {batch_size: 5}}")
+        files = ["--config=trainer/cpu", "--config=small.yaml"]  # without a model they change what the checkpoint says
+        assert exit_code("validate", f"--ckpt_path={checkpoint}", *files, "--run.root=fourth") == 0
+        config = yaml.safe_load((only_folder(Path("fourth")) / "config.yaml").read_text())
+        assert config["data"]["init_args"]["batch_size"] == 5
         message = refusal(capsys, "test", "--ckpt_path", checkpoint, "--data.task=accent")
         assert "expected 'digit' or 'gender'" in message
 

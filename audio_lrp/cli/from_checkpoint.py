@@ -9,7 +9,7 @@ from typing import Final
 import yaml
 
 from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.cli.layers import flatten
+from audio_lrp.cli.layers import flatten, read_layers
 from audio_lrp.errors import UserError
 from audio_lrp.plugins import is_class_path, plugin_packages
 
@@ -17,24 +17,26 @@ COMMANDS: Final = ("validate", "test", "predict")
 """Commands that need no configuration beside a checkpoint."""
 
 _TRUSTED: Final = frozenset({"audio_lrp", "lightning", "torch", "torchmetrics", "torchvision", "zennit"})
-_OWN_CONFIGURATION: Final = ("-c", "--config", "--model", "--data")
+_OWN_CONFIGURATION: Final = ("--model", "--data")
 
 
 @contextmanager
 def with_stored_configuration(args: Sequence[str]) -> Iterator[list[str]]:
     """The arguments, preceded by the checkpoint's configuration where they bring none of their own.
 
-    The configuration comes first, so whatever else the user says wins over it.
+    The configuration comes first, so whatever else the user says wins over it. A file without a model, such as
+    ``trainer/cpu``, changes it as options do.
 
     Args:
         args: the command line's arguments from the command on.
 
     Raises:
-        UserError: the checkpoint cannot be read, holds no configuration, or one that names classes of packages that
-            are neither audio-lrp's foundations nor installed plugins: to import a module is to run it.
+        UserError: a file of the arguments or the checkpoint cannot be read, or the checkpoint holds no configuration,
+            or one that names classes of packages that are neither audio-lrp's foundations nor installed plugins: to
+            import a module is to run it.
     """
     path = _option(args, "--ckpt_path")
-    if not args or args[0] not in COMMANDS or path is None or any(_given(args, name) for name in _OWN_CONFIGURATION):
+    if not args or args[0] not in COMMANDS or path is None or _are_complete(args):
         yield list(args)
         return
     checkpoint = Path(path)
@@ -60,6 +62,13 @@ def _stored_configuration(checkpoint: Path, trusted: Collection[str]) -> str:
                 "installed plugin: if you trust it, give the run's config.yaml with --config"
             )
     return text
+
+
+def _are_complete(args: Sequence[str]) -> bool:
+    """Whether the arguments say by themselves which model or data are meant."""
+    if any(_given(args, name) for name in _OWN_CONFIGURATION):
+        return True
+    return any(layer.path is not None and "model" in layer.settings for layer in read_layers(args[1:]))
 
 
 def _given(args: Sequence[str], name: str) -> bool:
