@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ import scipy.signal
 import torch
 from torch import nn
 
+from audio_lrp.cli.checkpoint import check_weights
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet
 from audio_lrp.models.initialization import Initialization
@@ -57,14 +59,26 @@ def test_dropout_is_that_asked_for(network_class: type[AlexNet | AudioNet]) -> N
     assert [layer.p for layer in network.modules() if isinstance(layer, nn.Dropout)] == [0.3, 0.3]
 
 
-def test_audionet_equals_plain_conv1d_network_and_loads_its_state_dict() -> None:
+def test_audionet_equals_plain_conv1d_network_and_either_loads_the_other() -> None:
     torch.manual_seed(0)
-    plain = plain_audionet().eval()
+    plain, other = plain_audionet().eval(), plain_audionet().eval()
     network = AudioNet(10).eval()
     network.load_state_dict(plain.state_dict())
+    check_weights(Path("plain.ckpt"), {"state_dict": plain.state_dict()}, network)
+    other.load_state_dict(network.state_dict())
     waveform = torch.randn(4, 1, 8000)
     with torch.no_grad():
-        torch.testing.assert_close(network(waveform), plain(waveform), rtol=1e-5, atol=1e-6)
+        expected = plain(waveform)
+        torch.testing.assert_close(network(waveform), expected, rtol=1e-5, atol=1e-6)
+        assert torch.equal(other(waveform), expected)
+
+
+def test_audionet_loads_kernels_of_height_1_as_earlier_checkpoints_hold_them() -> None:
+    first, second = AudioNet(2), AudioNet(2)
+    earlier = dict(first.named_parameters())
+    assert earlier["features.0.weight"].shape == (100, 1, 1, 3)
+    check_weights(Path("earlier.ckpt"), {"state_dict": earlier}, second)
+    assert all(torch.equal(value, earlier[name]) for name, value in second.named_parameters())
 
 
 def test_audionet_round_trips_its_own_state_dict() -> None:
@@ -72,6 +86,16 @@ def test_audionet_round_trips_its_own_state_dict() -> None:
     second.load_state_dict(first.state_dict())
     for one, other in zip(first.parameters(), second.parameters(), strict=True):
         assert torch.equal(one, other)
+
+
+def test_kernels_that_do_not_load_are_another_models() -> None:
+    stored = nn.Sequential(nn.Conv1d(1, 4, 3)).state_dict()
+    with pytest.raises(
+        UserError, match=r"the weights in a\.ckpt are another model's \(size mismatch for 0\.weight: .*\): t"
+    ):
+        check_weights(Path("a.ckpt"), {"state_dict": stored}, nn.Sequential(nn.Conv2d(1, 4, (1, 3))))
+    with pytest.raises(UserError, match=r"\(0\.weight is of shape \(4, 1, 3\) there and of shape \(4, 1, 5\) here\)"):
+        check_weights(Path("a.ckpt"), {"state_dict": stored}, nn.Sequential(nn.Conv1d(1, 4, 5)))
 
 
 @pytest.mark.parametrize("network_class", [AlexNet, AudioNet])

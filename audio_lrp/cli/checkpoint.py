@@ -13,7 +13,7 @@ from audio_lrp.tracking.record import CONFIG_FILENAME
 
 
 def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> None:
-    """Check that a checkpoint holds the weights of this very model.
+    """Check that a checkpoint holds the weights of this very model, by loading them.
 
     The hyperparameters stored in it are not looked at: what the run is made of, the configuration says.
 
@@ -21,13 +21,22 @@ def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> N
         UserError: it does not.
     """
     stored, wanted = checkpoint["state_dict"], model.state_dict()
+    problem = None
     for name in [*wanted, *stored]:
         here, there = wanted.get(name), stored.get(name)
-        if here is None or there is None or here.shape != there.shape:
-            raise UserError(
-                f"the weights in {path} are another model's ({name} is {_shape(there)} there and {_shape(here)} here): "
-                "take the configuration that lies beside the checkpoint's folder"
-            )
+        if here is None or there is None or _significant(here) != _significant(there):
+            problem = f"{name} is {_shape(there)} there and {_shape(here)} here"
+            break
+    else:
+        try:
+            model.load_state_dict(stored)
+        except RuntimeError as error:
+            problem = str(error).splitlines()[-1].strip(" \t.")
+    if problem is not None:
+        raise UserError(
+            f"the weights in {path} are another model's ({problem}): take the configuration that lies beside the "
+            "checkpoint's folder"
+        )
 
 
 def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path | None]:
@@ -55,6 +64,11 @@ def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path |
     if not paths:
         raise UserError(f"there is no checkpoint in {folders[-1] / 'checkpoints'}: that run must begin anew")
     return max(paths, key=lambda path: read_checkpoint(path).get("global_step", 0)), folders[-1].absolute()
+
+
+def _significant(weight: torch.Tensor) -> list[int]:
+    """A shape without dimensions of 1: AudioNet loads kernels with and without a height of 1."""
+    return [size for size in weight.shape if size != 1]
 
 
 def _shape(weight: torch.Tensor | None) -> str:

@@ -16,8 +16,8 @@ class AudioNet(nn.Module):
 
     Between the dense layers there is dropout but no ReLU. The one-dimensional convolutions are written as
     two-dimensional ones of height 1 with channels last in memory, and pooling comes before the ReLU, with which it
-    commutes: the same function as with ``nn.Conv1d``, whose state dicts load as well, in a fraction of the time on
-    CPUs.
+    commutes: the same function as with ``nn.Conv1d``, in a fraction of the time on CPUs. State dicts are those of a
+    network written with ``nn.Conv1d``, for either to load the other's.
 
     Args:
         num_classes: number of classes; with 10 the network has 17.11 M parameters.
@@ -52,6 +52,7 @@ class AudioNet(nn.Module):
         )
         initialize(self, initialization, noise=_speech_like_noise, convolution_std=0.1, dense_std=0.1)
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.register_state_dict_post_hook(_narrow_kernels)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_pre_hook(_widen_kernels)  # type: ignore[no-untyped-call]
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (PyTorch's own name for it)
@@ -68,8 +69,15 @@ def _speech_like_noise() -> Tensor:
     return noise / (1.645 * noise.std())
 
 
+def _narrow_kernels(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """Take the height 1 from kernels [C, C', 1, 3], which those of ``nn.Conv1d`` have not."""
+    for name, parameter in module.named_parameters():
+        if parameter.dim() == 4:
+            state_dict[prefix + name] = state_dict[prefix + name].squeeze(2)
+
+
 def _widen_kernels(module: nn.Module, state_dict: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    """Give kernels [C, C', 3] of a network written with ``nn.Conv1d`` the height 1 that this one's have."""
+    """Give kernels [C, C', 3] the height 1 that this network's have; earlier checkpoints hold it."""
     for name, parameter in module.named_parameters():
         stored = state_dict.get(prefix + name)
         if stored is not None and parameter.dim() == 4 and stored.dim() == 3:
