@@ -58,7 +58,7 @@ def find_audio_files(paths: Sequence[Path]) -> list[AudioFile]:
     Hidden files and folders are passed over, and so are files found a second time.
 
     Raises:
-        UserError: a path does not exist, or a folder holds no WAV or FLAC file.
+        UserError: a path does not exist or is a pipe or device, or a folder holds no WAV or FLAC file.
     """
     found: dict[Path, str] = {}
     for path in paths:
@@ -71,8 +71,10 @@ def find_audio_files(paths: Sequence[Path]) -> list[AudioFile]:
             ]
             if not chosen:
                 raise UserError(f"the folder {path} holds no WAV or FLAC files: name another folder, or files")
-        elif path.exists():
+        elif path.is_file():
             chosen = [(path, Path(path.name))]
+        elif path.exists():  # a pipe, of which reading may wait forever, or a device
+            raise UserError(f"{path} is neither a file nor a folder: name WAV or FLAC files, or folders that hold some")
         else:
             hint = nearest_path(path) or "name WAV or FLAC files, or folders that hold some"
             raise UserError(f"there is no file or folder {path}: {hint}")

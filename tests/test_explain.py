@@ -2,6 +2,7 @@
 
 import json
 import math
+import os
 from html.parser import HTMLParser
 from pathlib import Path
 from urllib.parse import unquote
@@ -237,6 +238,12 @@ def test_folders_are_searched_and_names_stay_unique(tmp_path) -> None:
     assert {file.name for file in found} == {"a/x.wav", "a/x.flac", "A-x.WAV"}
     assert len({file.folder.lower() for file in found}) == 3
     assert [file.folder for file in find_audio_files([tmp_path / "a" / "x.wav"])] == ["x"]
+
+
+def test_pipes_are_refused(tmp_path) -> None:
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(UserError, match=r"pipe\.wav is neither a file nor a folder: name WAV or FLAC files"):
+        find_audio_files([tmp_path / "pipe.wav"])
 
 
 def test_unreadable_recordings_are_left_out_and_named(tmp_path, waveform_checkpoint, capsys) -> None:
