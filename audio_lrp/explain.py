@@ -167,6 +167,10 @@ def explain(
             except (UnusableRecordingError, OSError) as error:
                 unusable[file.name] = str(error)
                 continue
+            except UnicodeEncodeError:  # soundfile's, of a name that neither terminal nor page could show as it is
+                name = os.fsencode(file.name).decode(errors="backslashreplace")
+                unusable[name] = "its name is not in UTF-8: rename the file or folder"
+                continue
             recordings.append(
                 _explain_recording(explainer, file, windows(samples, saved.placement), folder, checkpoint)
             )

@@ -257,6 +257,19 @@ def test_unreadable_recordings_are_left_out_and_named(tmp_path, waveform_checkpo
     assert "bad.wav" in Links(tmp_path / "out" / "index.html").text
 
 
+def test_names_in_an_old_encoding_keep_no_other_recording_from_being_explained(
+    tmp_path, waveform_checkpoint, capsys
+) -> None:
+    tone(tmp_path / "in" / "good.wav", 0.5)
+    tone(tmp_path / "in" / "jose.wav", 0.5)
+    (tmp_path / "in" / "jose.wav").rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/jos\xe9.wav"))
+    main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["good"]
+    reason = "its name is not in UTF-8: rename the file or folder"
+    assert rf"audio-lrp: warning: jos\xe9.wav was left out: {reason}" in capsys.readouterr().err
+    assert rf"jos\xe9.wav: {reason}" in (tmp_path / "out" / "index.html").read_text()
+
+
 def test_silence_is_explained_by_silence(tmp_path, waveform_checkpoint) -> None:
     soundfile.write(tmp_path / "silence.wav", np.zeros(4000), 8000)
     explain(waveform_checkpoint, [tmp_path / "silence.wav"], tmp_path / "out")
