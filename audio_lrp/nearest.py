@@ -41,12 +41,15 @@ def nearest_path(path: Path, *, before: str = "") -> str:
         >>> _ = (folder / "last.ckpt").write_text("")
         >>> nearest_path(folder / "lst.ckpt") == f"did you mean {folder / 'last.ckpt'}?"
         True
+        >>> (folder / "newest").symlink_to("moved.ckpt")  # leads nowhere, and is not its own cure
+        >>> nearest_path(folder / "newest")
+        ''
         >>> nearest_path(folder / "wholly-different" / "last.ckpt")
         ''
     """
     for part in reversed([path, *path.parents]):
         if not part.exists():
             beside = part.parent
-            names = [other.name for other in beside.iterdir()] if beside.is_dir() else []
+            names = [other.name for other in beside.iterdir() if other.exists()] if beside.is_dir() else []
             return did_you_mean(part.name, names, before=before, prefix="" if beside == Path() else f"{beside}/")
     return ""
