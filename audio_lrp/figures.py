@@ -127,13 +127,13 @@ def spectrogram_relevance(
     padded = np.pad(relevance, window // 2)
     averaged = sliding_window_view(padded, (window, window)).mean(axis=(2, 3))
     panels = (
-        (spectrogram, name, "viridis", Normalize(float(spectrogram.min()), float(spectrogram.max()))),
+        (spectrogram, name, "viridis", _spanning(spectrogram)),
         (averaged, f"relevance, averaged over {window} x {window} bins", _AREA_COLORS, _symmetric(averaged)),
     )
     for column, (values, label, colors, scale) in zip((0, 3), panels, strict=True):
         axes = figure.add_subplot(grid[0, column])
         image = axes.imshow(values, colors, scale, aspect="auto", origin="lower", extent=extent)
-        axes.set(xlabel="time [s]", title=label)
+        axes.set(xlim=extent[:2], xlabel="time [s]", title=label)  # an utterance may reach beyond the outermost frames
         axes.set_ylabel("frequency [Hz]" if column == 0 else "")
         axes.tick_params(labelleft=column == 0)
         if utterance is not None:
@@ -246,6 +246,12 @@ def _peak(values: NDArray[np.float32]) -> float:
 def _symmetric(values: NDArray[np.float32]) -> Normalize:
     """A colour scale from minus to plus the largest magnitude, zero in the middle."""
     return Normalize(-_peak(values), _peak(values))
+
+
+def _spanning(values: NDArray[np.float32]) -> Normalize:
+    """A colour scale over the values; where all are the same, as in silence, that value is its dark end."""
+    lowest, highest = float(values.min()), float(values.max())
+    return Normalize(lowest, highest if highest > lowest else lowest + 1)
 
 
 def _colorbar(figure: Figure, drawn: ScalarMappable, axes: Axes, label: str) -> None:

@@ -124,12 +124,21 @@ def test_spectrogram_relevance_is_averaged_and_symmetric():
     assert [line.get_xdata()[0] for line in figure.axes[2].lines] == [0.2, 0.6]
 
 
+def test_the_marks_of_an_utterance_do_not_widen_the_plane():
+    zeros = np.zeros((227, 227), dtype=np.float32)
+    figure = spectrogram_relevance(zeros, zeros, TITLE, frequencies=FREQUENCIES, times=TIMES, utterance=(0.0, 1.0))
+    for axes in (figure.axes[0], figure.axes[2]):
+        assert axes.get_xlim() == tuple(axes.get_images()[0].get_extent()[:2])
+
+
 def test_silence_without_relevance_can_be_drawn():
     zeros = np.zeros(8000, dtype=np.float32)
     assert pixels(waveform_relevance(zeros, zeros, TITLE)).shape == (420, 1000, 3)
     zeros = np.zeros((227, 227), dtype=np.float32)
     figure = spectrogram_relevance(zeros, zeros, TITLE, frequencies=FREQUENCIES, times=TIMES)
     assert pixels(figure).shape == (420, 1000, 3)
+    (image,) = figure.axes[0].get_images()
+    assert (image.norm.vmin, image.norm.vmax) == (0.0, 1.0)  # as dark as the silence beside an utterance
 
 
 def test_perturbation_chart_draws_every_order_in_every_panel():
