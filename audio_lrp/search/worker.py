@@ -89,7 +89,7 @@ def work(job: Job, index: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
-    log = os.open(log_file(job.folder, os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    log = os.open(log_file(job.folder, os.getpid()), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
         os.dup2(log, stream.fileno())
