@@ -30,7 +30,7 @@ from audio_lrp.names import BUDGETS
 from audio_lrp.saved_network import load_network
 from audio_lrp.study import plan, run, subject, training, work
 from audio_lrp.study.budget import SyntheticSize, find_budget, load_budget
-from audio_lrp.study.charts import figures
+from audio_lrp.study.charts import figures, randomization_chart
 from audio_lrp.study.corpora import find_corpus
 from audio_lrp.study.plan import Cell, Study
 from audio_lrp.study.recipe import read_recipe
@@ -252,6 +252,16 @@ class TestTables:
             warnings.simplefilter("error")
             for _, figure in figures(tables):
                 figure.canvas.draw()
+
+
+def test_no_legend_covers_the_curves_of_randomised_networks() -> None:
+    rows = [
+        {"network": "alexnet", "task": "digit", "fold": 0, "layer": layer, "mean": mean, "std": 0.0}
+        for layer, mean in (("last", -0.2), ("middle", 0.2), ("first", 0.0))
+    ]
+    figure = randomization_chart(rows)
+    assert [legend.get_texts()[0].get_text() for legend in figure.legends] == ["alexnet, digit"]
+    assert figure.axes[0].get_legend() is None
 
 
 class TestRunning:

@@ -165,7 +165,7 @@ def randomization_chart(rows: Sequence[Row]) -> Figure:
     axes.set_xticks(range(1, most + 1))
     axes.set(xlabel="layers drawn anew, from the output down", ylabel="rank correlation with the original")
     axes.set_title("randomised parameters: maps that depend on what was learnt fall to 0")
-    axes.legend(frameon=False)
+    _legend_below(figure, axes, columns=4)
     return figure
 
 
