@@ -212,6 +212,30 @@ class Negated(Baseline):
         return -input
 
 
+class Numbered(Units):
+    """A user's own units, with the numbers they are given."""
+
+    def __init__(self, numbers: Tensor) -> None:
+        self._given = numbers
+
+    def numbers(self, shape):
+        return self._given
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        (torch.zeros(5, dtype=torch.int64), r"torch\.int64 of shape \[5\]: return one int64 for each value"),
+        (torch.zeros(8), r"torch\.float32 of shape \[8\]: return one int64 for each value of an input \[8\]"),
+        (torch.arange(8) - 1, "Numbered lie between -1 and 6 and not each is some value's: count units from 0"),
+        (2 * torch.arange(8), "Numbered lie between 0 and 14 and not each is some value's: count units from 0"),
+    ],
+)
+def test_own_units_are_numbered_without_gaps(numbers, message):
+    with pytest.raises(UserError, match=message):
+        Partition(Numbered(numbers), [8], torch.device("cpu"))
+
+
 def test_own_units_baseline_and_order_plug_in():
     signals, target = torch.arange(1.0, 7.0).reshape(1, 1, 6), torch.tensor([0])
     predict = Recorder()

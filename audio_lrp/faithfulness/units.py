@@ -120,7 +120,7 @@ class Partition:
         device: of the inputs.
 
     Raises:
-        UserError: units that do not fit the shape.
+        UserError: units that do not fit the shape, or whose numbers are not as `Units.numbers` wants them.
     """
 
     def __init__(self, unit: int | Units, shape: Sequence[int], device: torch.device) -> None:
@@ -128,7 +128,9 @@ class Partition:
             side = _positive("unit", unit)
             unit = Windows(side) if len(shape) == 1 else Patches(side, side)
         self._shape = list(shape)
-        self._numbers = unit.numbers(shape).flatten().to(device)
+        numbers = unit.numbers(shape)
+        _check_numbers(type(unit).__name__, numbers, self._shape)
+        self._numbers = numbers.flatten().to(device)
         self.count = int(self._numbers.max()) + 1
         self._single = torch.equal(self._numbers, torch.arange(len(self._numbers), device=device))
 
@@ -152,6 +154,20 @@ def _grid(shape: Sequence[int], sides: Sequence[int]) -> Tensor:
         cells = torch.arange(size) // side
         numbers = numbers[..., None] * (int(cells[-1]) + 1) + cells
     return numbers[0]
+
+
+def _check_numbers(name: str, numbers: Tensor, shape: list[int]) -> None:
+    """Refuse numbers that would go wrong later, or pass unnoticed: units without values would count as removed."""
+    if list(numbers.shape) != shape or numbers.dtype != torch.int64:
+        raise UserError(
+            f"the numbers of {name} are {numbers.dtype} of shape {list(numbers.shape)}: return one int64 for each "
+            f"value of an input {shape}"
+        )
+    if numbers.min() < 0 or not numbers.flatten().bincount().all():
+        raise UserError(
+            f"the numbers of {name} lie between {int(numbers.min())} and {int(numbers.max())} and not each is some "
+            "value's: count units from 0 without gaps"
+        )
 
 
 def _positive(name: str, value: int) -> int:
