@@ -176,6 +176,19 @@ def test_interval_is_seeded_and_leaves_the_global_generator_alone():
     assert wide.low < first.low < first.mean < first.high < wide.high
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"confidence": 95}, "confidence is 95: pass a share between 0 and 1"),
+        ({"confidence": -0.5}, "confidence is -0.5: pass a share between 0 and 1"),
+        ({"resamples": 0}, "resamples is 0: pass 1 or more"),
+    ],
+)
+def test_bootstrap_refuses_intervals_that_are_none(options, message):
+    with pytest.raises(UserError, match=message):
+        bootstrap(torch.rand(5), **options)
+
+
 def test_bootstrap_refuses_what_has_no_mean():
     with pytest.raises(UserError, match=r"values have shape \[0\]"):
         bootstrap(torch.zeros(0))

@@ -148,7 +148,7 @@ def bootstrap(
         seed: of the draws; torch's global generators are neither used nor advanced.
 
     Raises:
-        UserError: no values, or groups of another shape.
+        UserError: no values, groups of another shape, or no such confidence or number of resamples.
 
     Example:
         >>> estimate = bootstrap(torch.tensor([0.0, 0.0, 1.0, 1.0]))
@@ -157,6 +157,10 @@ def bootstrap(
     """
     if values.ndim != 1 or len(values) == 0:
         raise UserError(f"values have shape {list(values.shape)}: pass one value per example")
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence is {confidence:g}: pass a share between 0 and 1, e.g. 0.95")
+    if resamples < 1:
+        raise UserError(f"resamples is {resamples}: pass 1 or more")
     if groups is None:
         groups = torch.arange(len(values))
     if groups.shape != values.shape:
