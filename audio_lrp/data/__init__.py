@@ -10,6 +10,7 @@ from audio_lrp.data.augmentation import (
     SpeedPerturbation,
 )
 from audio_lrp.data.batch import Batch
+from audio_lrp.data.cache import exclusively
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.corpus_datamodules import AudioMNISTDataModule, FSDDDataModule, SyntheticDigitsDataModule
 from audio_lrp.data.datamodule import CorpusDataModule
@@ -36,4 +37,5 @@ __all__ = [
     "SyntheticDigits",
     "SyntheticDigitsDataModule",
     "Waveform",
+    "exclusively",
 ]

@@ -43,7 +43,11 @@ class Corpus(ABC):
         self.root = Path(root).expanduser()
 
     def prepare(self) -> None:  # noqa: B027 (optional to override)
-        """Make the files exist (generate them, say); called once, in one process, before :attr:`recordings` is read."""
+        """Make the files exist (generate them, say), before :attr:`recordings` is read.
+
+        Trainings that begin at once, such as a sweep's, call it at once: write while
+        :func:`~audio_lrp.data.exclusively` keeps the others waiting, and leave alone what is there.
+        """
 
     @cached_property
     def recordings(self) -> tuple[Recording, ...]:

@@ -8,7 +8,7 @@ from zennit.composites import LayerMapComposite
 from zennit.rules import Epsilon
 from zennit.types import Convolution, Linear
 
-from audio_lrp.data import Corpus, Recording
+from audio_lrp.data import Corpus, Recording, exclusively
 from audio_lrp.faithfulness import Order
 
 __all__ = ["Buzzes", "EverywhereEpsilon", "FromTheEnd", "ShortNetwork", "StepCounter"]
@@ -18,10 +18,12 @@ class Buzzes(Corpus):
     name = "Buzzes"
 
     def prepare(self):  # digit d is a buzz of 100 + 50 d Hz, half a second long
-        self.root.mkdir(parents=True, exist_ok=True)
-        for recording in self.scan():
-            pitch = (100 + 50 * recording.digit) * (1 + 0.05 * int(recording.speaker))
-            soundfile.write(recording.path, 0.2 * np.sign(np.sin(2 * np.pi * pitch * np.arange(4000) / 8000)), 8000)
+        with exclusively(self.root):  # of trainings that begin at once, one writes and the others wait
+            for recording in self.scan():
+                pitch = (100 + 50 * recording.digit) * (1 + 0.05 * int(recording.speaker))
+                if not recording.path.exists():
+                    sound = 0.2 * np.sign(np.sin(2 * np.pi * pitch * np.arange(4000) / 8000))
+                    soundfile.write(recording.path, sound, 8000)
 
     def scan(self):  # six speakers, three of them female
         ids = [(digit, speaker) for digit in range(10) for speaker in range(6)]
