@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 
 import numpy as np
 import pytest
@@ -174,6 +175,13 @@ def test_interval_is_seeded_and_leaves_the_global_generator_alone():
     assert first == again != other
     wide = bootstrap(values, confidence=0.99)
     assert wide.low < first.low < first.mean < first.high < wide.high
+
+
+def test_a_single_group_gives_no_interval():
+    estimate = bootstrap(torch.tensor([0.0, 1.0, 5.0]), groups=torch.tensor([7, 7, 7]))
+    assert estimate.mean == 2
+    assert math.isnan(estimate.low)
+    assert math.isnan(estimate.high)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """Scores of explanations: numbers out of perturbation curves, one per example, with confidence intervals."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -118,8 +119,8 @@ class Estimate(NamedTuple):
 
     Attributes:
         mean: over the examples.
-        low: lower end of the interval.
-        high: upper end.
+        low: lower end of the interval; not a number where a single example or group tells nothing of others.
+        high: upper end, likewise.
     """
 
     mean: float
@@ -171,6 +172,8 @@ def bootstrap(
     names, members = torch.unique(groups.cpu(), return_inverse=True)
     sums = torch.zeros(len(names), dtype=torch.float64).index_add_(0, members, values)
     sizes = members.bincount(minlength=len(names))
+    if len(names) == 1:
+        return Estimate(values.mean().item(), math.nan, math.nan)
     generator = torch.Generator().manual_seed(seed)
     drawn = torch.randint(len(names), (resamples, len(names)), generator=generator)
     means = sums[drawn].sum(dim=1) / sizes[drawn].sum(dim=1)

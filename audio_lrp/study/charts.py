@@ -134,8 +134,9 @@ def scores_chart(rows: Sequence[Row]) -> Figure:
             found = [row for row in cells if row["score"] == name]
             if not found:
                 continue
-            for row in found:
-                axes.plot([float(row["low"] or 0), float(row["high"] or 0)], [place + shift] * 2, color=color, lw=0.8)
+            for low, high in ((row["low"], row["high"]) for row in found):
+                if low is not None and high is not None:  # one speaker gives no interval
+                    axes.plot([float(low), float(high)], [place + shift] * 2, color=color, lw=0.8)
             mean = np.mean([float(row["mean"] or 0) for row in found])
             axes.plot(mean, place + shift, "o", color=color, label=f"{network}, {task}" if place == 0 else None)
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
