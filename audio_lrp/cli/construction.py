@@ -35,8 +35,8 @@ def told_as_user_errors(config: Mapping[str, Any], layers: Sequence[Layer]) -> I
                 raise
             raise with_place_of_value(told, option, layers) from error
         cause = causes[-1]
-        if "No supported gpu backend" in str(cause):
-            reason = "there is no GPU that PyTorch can use here: run on the CPU with --config trainer/cpu"
+        if re.search("No supported gpu backend|(CUDA|MPS)Accelerator.* can not run", str(cause)):
+            reason = "there is no such GPU that PyTorch can use here: run on the CPU with --config trainer/cpu"
         else:
             reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         option, class_name = _maker(cause.__traceback__, config)
