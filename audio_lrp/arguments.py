@@ -77,7 +77,9 @@ def _number(text: str) -> float:
 
 
 def _path(text: str) -> Path:
-    """The shell leaves the tilde of ``--option=~/folder`` as it is."""
+    """The shell leaves the tilde of ``--option=~/folder`` as it is, and an unset variable nothing."""
+    if not text:  # to Python the working directory
+        raise argparse.ArgumentTypeError("expected a file or folder, got ''")
     try:
         return Path(text).expanduser()
     except RuntimeError as error:

@@ -87,6 +87,12 @@ def touch(path: Path) -> None:
     path.touch()
 
 
+def test_an_empty_address_is_not_the_usual_one(tmp_path: Path) -> None:
+    """That of an unset variable, for example."""
+    with pytest.raises(UserError, match="''"):
+        download_audiomnist(tmp_path, mirror="", release=SMALL)
+
+
 @pytest.mark.parametrize("place", ["data/01", "01"])
 def test_a_corpus_that_is_there_is_left_alone(tmp_path: Path, place: str) -> None:
     touch(tmp_path / place / "7_01_0.wav")

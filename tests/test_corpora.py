@@ -1,6 +1,7 @@
 """AudioMNIST and FSDD: what is found in their folders, and what is said about what is not there."""
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 
@@ -68,6 +69,12 @@ class TestAudioMNIST:
         for name in (".DS_Store", "01/._1_01_0.wav", "01/notes.txt", ".audio-lrp-cache/x.wav", "empty/readme.md"):
             touch(tmp_path / "data" / name)
         assert [recording.path.name for recording in AudioMNIST(tmp_path).recordings] == ["1_01_0.wav"]
+
+    def test_pipes_are_ignored(self, tmp_path: Path) -> None:
+        """To read one would mean to wait for who writes to it."""
+        touch(tmp_path / "data" / "01" / "3_01_0.wav")
+        os.mkfifo(tmp_path / "data" / "01" / "4_01_0.wav")
+        assert [recording.digit for recording in AudioMNIST(tmp_path).scan()] == [3]
 
     def test_links_to_folders_and_files_are_followed(self, tmp_path: Path) -> None:
         make_audiomnist(tmp_path / "elsewhere", [1, 2])

@@ -373,6 +373,8 @@ class TestCommand:
         assert f"{root}: 60 recordings of 2 speakers, which were there already" in capsys.readouterr().out
         assert exit_code("report", "~/nothing") == 1
         assert f"there is no folder {tmp_path / 'nothing'}:" in capsys.readouterr().err
+        assert exit_code("data", "check", "") == 2
+        assert "FOLDER: expected a file or folder, got ''" in capsys.readouterr().err
         assert exit_code("data", "check", "~nobody-of-this-name/corpus") == 2
         assert "FOLDER: there is no such user's folder: '~nobody-of-this-name/corpus'" in capsys.readouterr().err
 

@@ -96,7 +96,7 @@ def download_audiomnist(root: Path, mirror: str | None = None, release: Release 
             with exclusively(root):
                 if not is_there(root):  # nor has another process put it there meanwhile
                     refuse_occupied(root / "data")
-                    fetch(mirror or release.url, archive, root, release)
+                    fetch(release.url if mirror is None else mirror, archive, root, release)
         archive.unlink(missing_ok=True)  # maybe that of an earlier process, which was killed when it had unpacked it
     except OSError as error:
         raise not_writable(root, error, AGAIN) from error

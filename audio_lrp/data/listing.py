@@ -23,12 +23,16 @@ def visible_entries(folder: Path) -> list[os.DirEntry[str]]:
 
 
 def wav_names(folder: Path) -> list[str]:
-    """The names of a folder's WAV files, links included.
+    """The names of a folder's WAV files, links included, but no pipes, which would be waited for.
 
     Raises:
         UserError: the folder must not be read.
     """
-    return [entry.name for entry in visible_entries(folder) if entry.name.lower().endswith(".wav")]
+    return [
+        entry.name
+        for entry in visible_entries(folder)
+        if entry.name.lower().endswith(".wav") and (entry.is_file() or entry.is_symlink() or entry.is_dir())
+    ]
 
 
 def no_recordings(corpus_name: str, root: Path, layout: str, source: str) -> UserError:
