@@ -305,7 +305,9 @@ class TestMessages:
         (in_empty_folder / "text.ckpt").write_bytes(b"RIFF$\x00\x00\x00WAVEfmt ")  # the unpickler's stack is empty
         assert "text.ckpt is no checkpoint" in refusal(capsys, "test", *options, "--ckpt_path=text.ckpt", code=1)
         if not torch.cuda.is_available():
-            assert "--config trainer/cpu" in refusal(capsys, *PARSE, "--trainer.accelerator=gpu", code=1)
+            for name in ("gpu", "cuda"):
+                message = refusal(capsys, *PARSE, f"--trainer.accelerator={name}", code=1)
+                assert "there is no such GPU that PyTorch can use here: run on the CPU with --config tr" in message
         assert "corpus" in refusal(capsys, "fit", *options, code=1)  # which does not exist
         assert not (in_empty_folder / "runs").exists()
 
@@ -487,6 +489,24 @@ class TestCommands:
         assert exit_code("fit", *tiny_run(corpus), "--trainer.num_sanity_val_steps=0", *options) == 0
         assert report(capsys)["checkpoint"].startswith("none, the training ended before its first validation")
         assert not list(Path("runs").rglob("*.ckpt"))
+
+    @pytest.mark.parametrize(("steps", "left"), [(3, 1), (2, 0)])
+    def test_steps_that_no_validation_follows_are_told(
+        self, capsys: pytest.CaptureFixture[str], corpus: Path, steps: int, left: int
+    ) -> None:
+        options = [
+            "--trainer.check_val_every_n_epoch=null",
+            "--trainer.val_check_interval=2",
+            "--trainer.max_epochs=-1",
+        ]
+        assert exit_code("fit", *tiny_run(corpus), *options, f"--trainer.max_steps={steps}") == 0
+        warning = (
+            "audio-lrp: warning: --trainer.max_steps is 3, no multiple of --trainer.val_check_interval, 2: the last "
+            "1 steps are neither validated nor kept"
+        )
+        assert (warning in capsys.readouterr().err) == bool(left)
+        (path,) = Path("runs").rglob("*.ckpt")
+        assert torch.load(path, weights_only=False)["global_step"] == steps - left
 
     def test_validating_after_more_batches_than_an_epoch_has_is_a_mistake(
         self, capsys: pytest.CaptureFixture[str], corpus: Path

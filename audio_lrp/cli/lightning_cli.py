@@ -217,6 +217,16 @@ class AudioLRPCLI(LightningCLI):
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
         return {name: value for name, value in yaml.safe_load(text).items() if name not in _SUBCOMMAND_OPTIONS}
 
+    def before_fit(self) -> None:
+        """Warn of steps at the end that no validation follows, which is when checkpoints are written."""
+        steps, interval = self.trainer.max_steps, self.trainer.val_check_interval
+        by_steps = self.trainer.check_val_every_n_epoch is None and isinstance(interval, int)
+        if by_steps and not self.trainer.fast_dev_run and steps > 0 and steps % interval:
+            _say(
+                f"warning: --trainer.max_steps is {steps}, no multiple of --trainer.val_check_interval, {interval}: "
+                f"the last {steps % interval} steps are neither validated nor kept"
+            )
+
     def after_fit(self) -> None:
         """Test the best checkpoint where the run asks for it, then sum up."""
         self.metrics = dict(self.trainer.callback_metrics)
