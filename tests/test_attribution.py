@@ -582,6 +582,40 @@ class CalledInAnotherOrder(nn.Module):
         return self.dense(self.convolution(self.norm(self.first(value))).flatten(1))
 
 
+class BesideItsNorm(nn.Module):
+    """Uses a convolution's output as it is, too."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm, self.dense = nn.Conv1d(1, 4, 3), nn.BatchNorm1d(4), nn.Linear(496, 3)
+
+    def forward(self, value):
+        value = self.convolution(value)
+        return self.dense(torch.cat([value, self.norm(value)], dim=1).flatten(1))
+
+
+class WithoutItsNorm(nn.Module):
+    """Defines a normalisation that it never calls; the output is the layer's before it."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm = nn.Linear(64, 3), nn.BatchNorm1d(3)
+
+    def forward(self, value):
+        return self.dense(value.flatten(1))
+
+
+class NormOfTime(nn.Module):
+    """Normalises the four steps of time, not the dense layer's four outputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.dense, self.norm, self.last = nn.Linear(16, 4), nn.BatchNorm1d(4), nn.Linear(16, 3)
+
+    def forward(self, value):
+        return self.last(self.norm(self.dense(value.reshape(-1, 4, 16))).flatten(1))
+
+
 class Function(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -625,6 +659,12 @@ REFUSED = {
         CalledInAnotherOrder,
         "module 'norm' \\(BatchNorm1d\\) was merged into module 'convolution'",
     ),
+    "batch_norm_beside_its_input": (
+        BesideItsNorm,
+        "module 'norm' \\(BatchNorm1d\\) was merged into module 'convolution' .* also used without the normalisation",
+    ),
+    "batch_norm_never_called": (WithoutItsNorm, "remove a normalisation that is never called"),
+    "batch_norm_of_another_axis": (NormOfTime, "of input \\[5, 4, 4\\] it normalises axis 1"),
     "batch_statistics": (lambda: inserted(nn.BatchNorm1d(6, track_running_stats=False), 1), "BatchNorm1d"),
     "layer_norm": (lambda: inserted(nn.LayerNorm(32)), "module '4' \\(LayerNorm\\)"),
     "instance_norm": (lambda: inserted(nn.InstanceNorm1d(8)), "module '4' \\(InstanceNorm1d\\)"),

@@ -47,6 +47,7 @@ class Coverage:
             (linear, handle.batch_norm) for handle in composite.handles for linear in getattr(handle, "linears", ())
         ]
         self._merged = {norm: [layer] for layer, norm in filter(None, [*pairs, *stock])}
+        self._norms = {layer: norm for norm, (layer,) in self._merged.items()}
         self._entries: dict[nn.Module, list[Node]] = {}  # where the latest call of a module with a rule began
         self._crossings: dict[Node, list[Node]] = {}  # from the end of a module with a rule to its beginning
         self._owners: dict[Node, nn.Module] = {}  # innermost module that ended in this operation
@@ -64,6 +65,11 @@ class Coverage:
             raise UserError(
                 f"{place} was merged into {self._place(merged_into[0])}, which comes before it where the network "
                 "defines its modules but not where it calls them: define them in the order of the calls"
+            )
+        if merged_into and isinstance(merged_into[0], nn.Linear) and args[0].ndim != 2:
+            raise UserError(
+                f"{place} cannot be merged into {self._place(merged_into[0])}: of input {list(args[0].shape)} it "
+                "normalises axis 1, but the layer's outputs run along the last"
             )
         if module not in self._rules:
             return
@@ -91,7 +97,9 @@ class Coverage:
         Raises:
             UserError: names the operation and the module.
         """
-        todo: list[tuple[Node, nn.Module | None]] = [(node, None) for node in _nodes((output,))]
+        following = _nodes((output,))
+        self._check_merged(None, following)
+        todo: list[tuple[Node, nn.Module | None]] = [(node, None) for node in following]
         seen: set[Node] = set()
         while todo:
             node, module = todo.pop()
@@ -99,12 +107,25 @@ class Coverage:
                 continue
             seen.add(node)
             if node in self._crossings:
-                todo += [(entry, None) for entry in self._crossings[node]]
-                continue
-            module = self._owners.get(node, module)
-            if operation(node) not in _NEEDS_NO_RULE:
-                self._refuse(operation(node), module)
-            todo += [(following, module) for following, _ in node.next_functions if following is not None]
+                following, module = self._crossings[node], None
+            else:
+                module = self._owners.get(node, module)
+                if operation(node) not in _NEEDS_NO_RULE:
+                    self._refuse(operation(node), module)
+                following = [origin for origin, _ in node.next_functions if origin is not None]
+            self._check_merged(self._owners.get(node), following)
+            todo += [(origin, module) for origin in following]
+
+    def _check_merged(self, consumer: nn.Module | None, origins: list[Node]) -> None:
+        """Refuse a layer with a merged norm whose output another consumer takes as well: merging changed it."""
+        for layer in filter(None, map(self._owners.get, origins)):
+            norm = self._norms.get(layer)
+            if norm is not None and consumer is not norm:
+                raise UserError(
+                    f"{self._place(norm)} was merged into {self._place(layer)}, the layer defined before it, whose "
+                    "output is also used without the normalisation: let nothing else take it, and remove a "
+                    "normalisation that is never called"
+                )
 
     def _refuse(self, name: str, module: nn.Module | None) -> None:
         place = "a function in the network's forward" if module is None else self._place(module)
