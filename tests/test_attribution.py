@@ -315,6 +315,27 @@ def test_no_product_is_rounded_to_fewer_bits_than_float32_has(requested):
     assert set(seen) == {"ieee"}
 
 
+def test_restores_buffers_that_the_forward_changes_in_place():
+    class Counting(nn.Module):
+        def __init__(self, calls):
+            super().__init__()
+            self.register_buffer("calls", calls)
+
+        def forward(self, value):
+            self.calls += 1
+            return value
+
+    calls = torch.tensor(7)
+    network = nn.Sequential(Counting(calls), Counting(calls), *waveform_network())
+    before = state_of(network)
+    with guarded(network):
+        network(random_input())
+        assert network[0].calls.item() == 9  # one buffer of two modules stays one
+    assert_same_state(before, state_of(network))
+    attribute(network, random_input())
+    assert_same_state(before, state_of(network))
+
+
 def test_restores_random_state_of_a_network_that_draws():
     class Noise(nn.Module):
         def forward(self, value):

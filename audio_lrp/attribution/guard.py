@@ -89,9 +89,11 @@ def _full_precision() -> Iterator[None]:
 
 @contextmanager
 def _stand_ins(network: nn.Module) -> Iterator[None]:
-    """Eval mode, with stand-ins for parameters and buffers that share the originals' memory where they can."""
+    """Eval mode, with copies of buffers, and stand-ins for parameters that share their memory where they can."""
     dtype = precision(network)
     found = [(module, dict(vars(module))) for module in network.modules()]
+    # Some networks count or average in their forward, in place and whatever the mode.
+    copies = {id(value): _plain(value, dtype).clone() for value in network.buffers()}
     try:
         for module, _ in found:
             module.training = False
@@ -99,9 +101,7 @@ def _stand_ins(network: nn.Module) -> Iterator[None]:
                 name: None if value is None else nn.Parameter(_plain(value, dtype), requires_grad=False)
                 for name, value in module._parameters.items()
             }
-            module._buffers = {
-                name: None if value is None else _plain(value, dtype) for name, value in module._buffers.items()
-            }
+            module._buffers = {name: copies.get(id(value)) for name, value in module._buffers.items()}
         yield
     finally:
         for module, attributes in found:
