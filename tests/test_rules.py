@@ -286,6 +286,18 @@ def test_input_that_is_not_negative_costs_no_more_either(rule, passes):
     torch.testing.assert_close(cheap[0], general[0], rtol=1e-12, atol=1e-14)
 
 
+def test_each_forward_pass_remembers_the_sign_of_its_own_input():
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(4, 3)).double()
+    signed, positive = torch.randn(2, 4, dtype=torch.float64), torch.rand(2, 4, dtype=torch.float64)
+    values = [value.requires_grad_() for value in (signed, positive)]
+    with LayerMapComposite([(nn.Linear, ZPlus())]).context(network):
+        expected = [torch.autograd.grad(network(value.view_as(value)).sum(), value)[0] for value in values]
+        outputs = [network(value.view_as(value)) for value in values]
+        found = [torch.autograd.grad(output.sum(), value)[0] for output, value in zip(outputs, values, strict=True)]
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
 def test_gamma_sees_relevance_of_negative_outputs():
     """Without a ReLU behind it, or with a rule behind the ReLU that gives relevance to zeros, nothing is left out."""
     torch.manual_seed(0)

@@ -143,6 +143,7 @@ class Redistribution(torch.autograd.Function):
     ) -> Tensor:
         """Return ``output`` itself."""
         ctx.rule, ctx.operator, ctx.account, ctx.quotient = rule, operator, account, quotient
+        ctx.of_nonnegative = rule.nonnegative  # the rule itself knows its latest forward pass alone
         ctx.nonnegative = rule.nonnegative and operator.weight is None
         ctx.rectified = ctx.wants_account = ctx.wants_quotient = ctx.serves_many = False  # until the graph is known
         ctx.prepared = None
@@ -166,7 +167,7 @@ class Redistribution(torch.autograd.Function):
             return None, *operator.transpose(input, [operator.weight], upper), None, None, None, None
         prepared = ctx.prepared
         if prepared is None:
-            shares = simplified(rule.shares(), rule.nonnegative, ctx.rectified)
+            shares = simplified(rule.shares(), ctx.of_nonnegative, ctx.rectified)
             prepared = [_Prepared(share, operator, input, memory, rule.stabilizer, ctx.serves_many) for share in shares]
         if ctx.serves_many:
             ctx.prepared = prepared
