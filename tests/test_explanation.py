@@ -94,6 +94,12 @@ def test_refuses(target, seed, message):
         attribute(small_network(), inputs(), target, seed=seed)
 
 
+def test_a_single_output_has_no_runner_up():
+    network = nn.Sequential(nn.Flatten(), nn.Linear(inputs()[0].numel(), 1))
+    with pytest.raises(UserError, match="the network has a single output"):
+        attribute(network, inputs(), seed="difference")
+
+
 # --- relevance divided by input ---
 
 

@@ -68,10 +68,12 @@ def start(output: Tensor, target: Target, seed: Seed) -> tuple[Tensor, Tensor]:
         ``"all"`` [B, C], or the weights [B, C].
 
     Raises:
-        UserError: a class or a number of weights that the output does not have.
+        UserError: a class or a number of weights that the output does not have, or a single class without runner-up.
     """
     output = output.detach()
     size, num_classes = output.shape
+    if seed == "difference" and num_classes == 1:
+        raise UserError("seed 'difference' compares a class with its runner-up, but the network has a single output")
     if isinstance(target, Tensor) and is_weights(target):
         if target.shape != output.shape:
             raise UserError(f"target has {target.shape[1]} weights per sample but the network {num_classes} outputs")
