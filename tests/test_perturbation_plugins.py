@@ -122,16 +122,17 @@ def interpolated(row, removed):
     return np.interp(np.arange(len(row)), kept, row[kept]) if len(kept) else np.zeros_like(row)
 
 
-def test_interpolation_equals_numpys():
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-6), (torch.float64, 1e-14)])
+def test_interpolation_equals_numpys(dtype, tolerance):
     generator = torch.Generator().manual_seed(2)
-    inputs = torch.randn(40, 2, 3, 15, generator=generator)
+    inputs = torch.randn(40, 2, 3, 15, generator=generator, dtype=dtype)
     removed = (
         torch.rand(40, 1, 3, 15, generator=generator).expand_as(inputs) < torch.linspace(0, 1, 40)[:, None, None, None]
     )
     baseline = Interpolation()
     filled = baseline.fill(inputs, removed, baseline.reference(inputs, removed, [])).reshape(-1, 15)
     rows = zip(inputs.reshape(-1, 15).numpy(), removed.reshape(-1, 15).numpy(), strict=True)
-    np.testing.assert_allclose(filled.numpy(), [interpolated(*row) for row in rows], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(filled.numpy(), [interpolated(*row) for row in rows], rtol=0, atol=tolerance)
     assert torch.equal(filled[~removed.reshape(-1, 15)], inputs[~removed])
 
 
