@@ -123,6 +123,12 @@ class STFT:
                 f"an STFT of {num_samples} samples with hop_length {hop_length} has {self.num_frames} frames: "
                 "all three must be at least 1"
             )
+        length = (self.num_frames - 1) * hop_length + self.window_length
+        if not -length < self.start < num_samples:
+            raise UserError(
+                f"an STFT of {num_samples} samples with {self.num_frames} frames from sample {self.start} cannot be "
+                "inverted: no frame holds any sample"
+            )
         self.window = window.detach().double()
         self.synthesis_window = synthesis_window.detach().double()
         self._overlap = self._overlap_add((self.window * self.synthesis_window).expand(self.num_frames, -1))
