@@ -655,6 +655,15 @@ class Attention(nn.Module):
         return self.attention(value, value, value)[0][:, 0]
 
 
+class ByKeyword(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(64, 3)
+
+    def forward(self, value):
+        return self.dense(input=value.flatten(1))
+
+
 def with_parametrized(parametrize):
     network = waveform_network()
     parametrize(network[3])
@@ -703,6 +712,7 @@ REFUSED = {
         "operation Convolution",
     ),
     "sum_function": (lambda: Residual(torch.add), "a function in the network's forward \\(operation Add\\)"),
+    "input_by_keyword": (ByKeyword, "module 'dense' \\(Linear\\) gets its input by keyword"),
     "attention": (Attention, "MultiheadAttention"),
 }
 

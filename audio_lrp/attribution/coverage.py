@@ -60,6 +60,8 @@ class Coverage:
                 f"no rule of {self._composite} covers {place}: it must follow a convolution or dense layer, "
                 "in a composite whose canonizers merge it into that layer (MergeBatchNorm)"
             )
+        if module in self._rules and not args:
+            raise UserError(f"{place} gets its input by keyword, where no rule sees it: pass it by position")
         merged_into = self._merged.get(module, [])
         if merged_into and [self._owners.get(node) for node in _nodes(args)] != merged_into:
             raise UserError(
