@@ -3,11 +3,12 @@
 from itertools import pairwise
 
 import matplotlib.colors
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from audio_lrp.attribution import PRESETS, Epsilon, Flat, RuleMap, ZPlus, attribute
+from audio_lrp.attribution import PRESETS, AlphaBeta, Epsilon, Flat, Gamma, RuleMap, WSquare, ZBox, ZPlus, attribute
 from audio_lrp.errors import UserError
 from audio_lrp.figures import conservation_chart, pixels
 from audio_lrp.models import AudioNet
@@ -169,6 +170,57 @@ def test_a_dense_layers_account_by_hand():
     assert [amount.item() for amount in amounts] == pytest.approx([8.0, 4.0, 2.4, 1.6])  # denominator 8 + 2
     assert conservation.kept == pytest.approx(0.5)
     assert conservation.rows()[0]["rule"] == "Epsilon"
+
+
+def written_out_shares(rule, x, w, b):
+    """Of one output what each share hands out: its fraction, contributions [inputs] and the bias's."""
+    c = x * w
+    plus, minus, z = np.maximum(c, 0), np.minimum(c, 0), c.sum() + b
+    b = b if rule.bias == "absorb" else 0.0
+    match rule:
+        case ZPlus():
+            return [(1, plus, max(b, 0))]
+        case AlphaBeta():
+            return [(rule.alpha, plus, max(b, 0)), (-rule.beta, minus, min(b, 0))]
+        case Gamma():
+            part, of_bias = (plus, max(b, 0)) if z >= 0 else (minus, min(b, 0))
+            return [(1, c + rule.gamma * part, b + rule.gamma * of_bias)]
+        case WSquare():
+            return [(1, w**2, b**2)]
+        case ZBox():
+            return [(1, c - rule.low * np.maximum(w, 0) - rule.high * np.minimum(w, 0), 0.0)]
+        case Flat():
+            return [(1, np.ones_like(w), 0.0)]
+    return [(1, c, b)]
+
+
+@pytest.mark.parametrize("bias", ["absorb", "ignore"])
+@pytest.mark.parametrize("stabilizer", [0.0, 0.1])
+@pytest.mark.parametrize("kind", [Epsilon, ZPlus, AlphaBeta, Gamma, WSquare, ZBox, Flat])
+def test_each_amount_of_an_account_is_the_written_out_one(kind, stabilizer, bias):
+    """Not only their sum; the second sample is silent and some outputs are dead, so that denominators are zero."""
+    torch.manual_seed(3)
+    network = nn.Sequential(nn.Linear(4, 6)).double()
+    with torch.no_grad():
+        network[0].weight[:2] = 0
+        network[0].bias[0] = 0
+    rule = kind(**{"epsilon" if kind is Epsilon else "stabilizer": stabilizer}, bias=bias)
+    value = torch.stack([torch.rand(4).double(), torch.zeros(4).double(), torch.rand(4).double() - 0.5])
+    upper = torch.randn(3, 6, dtype=torch.float64)
+    (account,) = attribute(network, value, upper, RuleMap({"Linear": rule}), seed="one").conservation.layers
+    expected = np.zeros((3, 3))
+    weight, bias_values = network[0].weight.detach().numpy(), network[0].bias.detach().numpy()
+    for sample, (x, above) in enumerate(zip(value.numpy(), upper.numpy(), strict=True)):
+        for w, b, relevance in zip(weight, bias_values, above, strict=True):
+            for fraction, contributions, of_bias in written_out_shares(rule, x, w, b):
+                p = contributions.sum() + of_bias
+                added = stabilizer if p > 0 or (p == 0 and fraction > 0) else -stabilizer
+                amounts = np.array([contributions.sum(), of_bias, added])
+                empty = p + added == 0
+                expected[sample] += fraction * relevance * (np.array([0, 0, 1]) if empty else amounts / (p + added))
+    found = torch.stack([account.lower, account.to_bias, account.to_stabilizer], dim=1)
+    np.testing.assert_allclose(found.numpy(), expected, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(account.upper.numpy(), upper.sum(dim=1).numpy(), rtol=1e-12)
 
 
 def test_lrp0_gives_the_stabilizer_what_zeros_would_hand_out():
