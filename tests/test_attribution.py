@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 import torch.distributed as dist
+import zennit.rules as stock
 from torch import nn
 from torch.nn.utils import parametrizations, prune
 from zennit.attribution import Gradient
@@ -12,8 +13,9 @@ from zennit.canonizers import Canonizer, SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlus, LayerMapComposite
 from zennit.layer import Sum
 from zennit.rules import Epsilon, Norm, Pass
+from zennit.types import Activation
 
-from audio_lrp.attribution import PRESETS, RuleMap, ZPlus, attribute, composite_by_name
+from audio_lrp.attribution import PRESETS, AlphaBeta, Gamma, RuleMap, ZPlus, attribute, composite_by_name
 from audio_lrp.attribution.guard import guarded
 from audio_lrp.errors import UserError
 
@@ -82,6 +84,46 @@ def test_equals_zennit(preset, build, shape, dtype, tolerance):
     torch.testing.assert_close(explanation.output, network.eval()(inputs).detach(), rtol=1e-6, atol=1e-6)
     assert explanation.target.tolist() == target.tolist()
     assert explanation.composite == preset
+
+
+class BesideItsReLU(nn.Module):
+    """Values below zero that one consumer drops and another takes."""
+
+    def __init__(self, activation):
+        super().__init__()
+        self.first, self.activation, self.last = nn.Linear(6, 5), activation, nn.Linear(10, 4)
+
+    def forward(self, value):
+        value = self.first(value)
+        return self.last(torch.cat([self.activation(value), value], dim=1))
+
+
+# What looks like a case for leaving out terms that are zero, but is none; and one sign of the input alone.
+NOTHING_TO_LEAVE_OUT = {
+    "dense_after_dense": (lambda: nn.Sequential(nn.Linear(6, 5), nn.Linear(5, 4)), 0.0),
+    "barely_negative": (lambda: nn.Sequential(nn.Linear(6, 4)), -1e-4),
+    "beside_a_relu": (lambda: BesideItsReLU(nn.ReLU()), -1.0),
+    "leaky": (lambda: nn.Sequential(nn.Linear(6, 5), nn.LeakyReLU(0.2), nn.Linear(5, 4)), -1.0),
+    "gelu": (lambda: nn.Sequential(nn.Linear(6, 5), nn.GELU(), nn.Linear(5, 4)), -1.0),
+    "no_last_relu": (lambda: nn.Sequential(nn.ReLU(), nn.Linear(6, 4)), -1.0),
+}
+RULES = {
+    "zplus": (ZPlus(), stock.ZPlus()),
+    "alpha2_beta1": (AlphaBeta(), stock.AlphaBeta()),
+    "gamma": (Gamma(), stock.Gamma()),
+}
+
+
+@pytest.mark.parametrize("case", NOTHING_TO_LEAVE_OUT)
+@pytest.mark.parametrize("rule", RULES)
+def test_leaves_out_no_term_that_counts(rule, case):
+    torch.manual_seed(4)
+    build, least = NOTHING_TO_LEAVE_OUT[case]
+    network, inputs, target = build().double(), torch.rand(5, 6, dtype=torch.float64), torch.tensor([3, 1, 0, 2, 1])
+    inputs[:, ::2] *= least
+    ours, theirs = RULES[rule]
+    expected = zennit_relevance(network, inputs, target, LayerMapComposite([(nn.Linear, theirs), (Activation, Pass())]))
+    assert_same_relevance(attribute(network, inputs, target, RuleMap({"Linear": ours})).relevance, expected, 1e-10)
 
 
 def test_accepts_a_zennit_composite():

@@ -119,9 +119,16 @@ def test_modified_gradient_of_a_reshaped_input():
     torch.testing.assert_close(explanation.modified_gradient * value, explanation.relevance)
 
 
+class Turned(nn.Module):
+    def forward(self, value):
+        return value.transpose(1, 2)
+
+
 def test_no_modified_gradient_where_relevance_does_not_follow_the_input():
     assert attribute(small_network(), inputs(), composite="epsilon_alpha2_beta1_flat").modified_gradient is None
     assert attribute(small_network(), inputs(), composite="zennit_epsilon_plus").modified_gradient is None
+    turned_first = nn.Sequential(Turned(), nn.Flatten(), nn.Linear(64, CLASSES))
+    assert attribute(turned_first, inputs().reshape(BATCH, 8, 8)).modified_gradient is None
     pooled_first = nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(60, CLASSES))
     assert attribute(pooled_first, inputs()).modified_gradient is None
 
