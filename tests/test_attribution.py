@@ -606,6 +606,16 @@ class StackedSum(nn.Module):
         return self.sum(torch.stack([left, right], dim=-1))
 
 
+def test_residual_sum_is_shared_out_like_zennits():
+    network, inputs, target = Residual(StackedSum()).double(), random_input().double(), torch.tensor([2, 1, 0, 0, 1])
+    stock_composite = LayerMapComposite([((nn.Conv1d, nn.Linear), Epsilon()), (Sum, Norm())])
+    expected = zennit_relevance(network, inputs, target, stock_composite)
+    explanation = attribute(network, inputs, target, "epsilon")
+    assert_same_relevance(explanation.relevance, expected, 1e-9)
+    assert explanation.conservation.error < 1e-12
+    assert [account.layer for account in explanation.conservation.layers] == ["Conv1d", "Sum", "Linear"]
+
+
 def test_residual_sum_with_a_rule():
     composite = LayerMapComposite([((nn.Conv1d, nn.Linear), Epsilon()), (Sum, Norm())])
     network = Residual(StackedSum())
@@ -679,6 +689,18 @@ class NormOfTime(nn.Module):
         return self.last(self.norm(self.dense(value.reshape(-1, 4, 16))).flatten(1))
 
 
+class NormOfAnotherWidth(nn.Module):
+    """Defines behind a convolution a normalisation that is not for its channels."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm, self.dense = nn.Conv1d(1, 4, 3), nn.BatchNorm1d(248), nn.Linear(248, 3)
+        self.norm.running_var.fill_(2.0)
+
+    def forward(self, value):
+        return self.dense(self.norm(self.convolution(value).flatten(1)))
+
+
 class Function(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -735,6 +757,7 @@ REFUSED = {
         BesideItsNorm,
         "module 'norm' \\(BatchNorm1d\\) was merged into module 'convolution' .* also used without the normalisation",
     ),
+    "batch_norm_of_another_width": (NormOfAnotherWidth, "'norm' \\(BatchNorm1d\\): it must follow a convolution"),
     "batch_norm_never_called": (WithoutItsNorm, "remove a normalisation that is never called"),
     "batch_norm_of_another_axis": (NormOfTime, "of input \\[5, 4, 4\\] it normalises axis 1"),
     "batch_statistics": (lambda: inserted(nn.BatchNorm1d(6, track_running_stats=False), 1), "BatchNorm1d"),

@@ -38,6 +38,7 @@ LAYERS = {  # the layer and the shape of its input, channels first
     "conv1d_grouped": (lambda: nn.Conv1d(4, 6, 3, groups=2), (4, 9)),
     "conv1d_strided": (lambda: nn.Conv1d(2, 4, 3, stride=4, padding=1), (2, 12)),
     "conv2d_strided": (lambda: nn.Conv2d(1, 4, (5, 4), stride=(3, 2), padding=(1, 0)), (1, 12, 9)),
+    "conv1d_strided_dilated": (lambda: nn.Conv1d(2, 4, 3, stride=2, dilation=2), (2, 12)),
     "conv1d_circular": (lambda: nn.Conv1d(2, 4, 4, padding="same", padding_mode="circular"), (2, 9)),
     "conv1d_valid": (lambda: nn.Conv1d(2, 4, 4, padding="valid", bias=False), (2, 9)),
     "conv2d": (lambda: nn.Conv2d(1, 4, 3), (1, 6, 7)),
