@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from audio_lrp.attribution import PRESETS, AlphaBeta, Epsilon, Flat, Gamma, RuleMap, WSquare, ZBox, ZPlus, attribute
+from audio_lrp.attribution.conservation import Conservation, LayerAccount
 from audio_lrp.errors import UserError
 from audio_lrp.figures import conservation_chart, pixels
 from audio_lrp.models import AudioNet
@@ -240,6 +241,14 @@ def test_lrp0_gives_the_stabilizer_what_zeros_would_hand_out():
     conservation = attribute(network, torch.ones(1, 2), torch.tensor([0]), composite, seed="one").conservation
     assert conservation.layers[0].to_stabilizer.item() == pytest.approx(1.0)
     assert conservation.error < 1e-4
+
+
+def test_a_gap_is_relative_to_the_accounts_largest_amount():
+    upper, lower = torch.tensor([2e-3, -4.0, 1.0, 0.0]), torch.tensor([1e-3, -3.0, 5.0, 0.0])
+    to_bias, to_stabilizer = torch.tensor([5e-4, 0.0, -4.0, 0.0]), torch.tensor([3e-4, -0.5, 1.0, 0.0])
+    account = LayerAccount("0", "Linear", "Epsilon", upper, lower, to_bias, to_stabilizer)
+    torch.testing.assert_close(account.gap, torch.tensor([0.1, 0.125, 0.2, 0.0]), rtol=1e-5, atol=0)
+    assert Conservation(upper, lower, (account,)).error == pytest.approx(0.2, rel=1e-5)
 
 
 def test_ledger_of_zennits_rules_has_only_the_ends():
