@@ -58,6 +58,16 @@ def test_frames_are_the_utterances_where_a_signal_of_ones_is_seen(stft):
     assert torch.equal(utterance_frames(offset, length, stft), seen)
 
 
+def test_a_frame_begins_and_ends_with_its_samples():
+    stft = STFT(24, torch.hann_window(8), 4)
+    offset, length = (grid.flatten() for grid in torch.meshgrid(torch.arange(20), torch.arange(1, 5), indexing="ij"))
+    mask = utterance_frames(offset, length, stft)
+    for found, begin, size in zip(mask[:, 0, 0].tolist(), offset.tolist(), length.tolist(), strict=True):
+        frames = (range(first, first + 8) for first in range(stft.start, 24, 4))
+        held = [bool(set(frame) & set(range(begin, begin + size))) for frame in frames]
+        assert found == held[: stft.num_frames]
+
+
 def test_mass_accuracy_equals_the_loop():
     relevance = maps()
     mask = maps(seed=1) > 0.3
@@ -219,6 +229,15 @@ def test_layers_are_randomised_from_the_output_down_and_stay_so():
         "mean": pytest.approx(result.correlation[0].mean().item()),
         "std": pytest.approx(result.correlation[0].std(correction=0).item()),
     }
+
+
+def test_a_single_number_without_a_reset_stays_a_number():
+    model = network()
+    model.insert(2, Scale())
+    model[2].weight = nn.Parameter(torch.tensor([3.0], dtype=torch.float64))
+    result = parameter_randomization(Recorder(), model, maps(4, (1, 12)), torch.tensor([0, 1, 2, 0]))
+    assert result.layers[1] == "2"
+    torch.testing.assert_close(result.correlation[1], result.correlation[0])  # its deviation is 0
 
 
 def load(model, parameters):

@@ -24,7 +24,7 @@ from audio_lrp.faithfulness import (
     Windows,
     perturbation_curves,
 )
-from audio_lrp.faithfulness.draws import example_generators
+from audio_lrp.faithfulness.draws import drawn, example_generators
 
 
 class Recorder:
@@ -146,6 +146,18 @@ def test_noise_has_mean_and_variance_of_what_may_be_removed():
     chosen = inputs[..., 10000:]
     torch.testing.assert_close(noise.mean(dim=-1), chosen.mean(dim=-1), rtol=0, atol=0.1)
     torch.testing.assert_close(noise.std(dim=-1), chosen.std(dim=-1), rtol=0.03, atol=0)
+
+
+def test_noise_of_spectra_has_their_mean_and_power():
+    generator = torch.Generator().manual_seed(5)
+    values = torch.randn(2, 1, 5, 40, dtype=torch.complex128, generator=generator) + 1 - 2j
+    candidates = torch.rand(values.shape, generator=generator) < 0.7
+    noise = MatchedNoise().reference(values, candidates, example_generators(2, None, seed=0))
+    standard = drawn(torch.randn, values.shape[1:], example_generators(2, None, seed=0), like=values)
+    for example in range(2):
+        chosen = values[example][candidates[example]].numpy()
+        expected = chosen.mean() + chosen.std() * standard[example].numpy()  # NumPy's takes the distance's square
+        np.testing.assert_allclose(noise[example].numpy(), expected, rtol=1e-12)
 
 
 def test_noise_is_the_same_along_a_curve_and_for_any_chunk():
