@@ -314,6 +314,15 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
         np.testing.assert_allclose(sound, expected_sounds[name], atol=2e-4)
 
 
+def test_curves_follow_the_class_that_is_explained(make_data, run_folder):
+    _, module = train(make_data(), LRPCallback(**SMALL, target="predicted"), max_epochs=1)
+    batch = make_data_ready(make_data()).examples("validate", 4, 0)
+    assert (module.eval()(batch.input).argmax(dim=1) != batch.label).any()
+    with next((run_folder / "lrp").glob("*-perturbation.csv")).open() as file:
+        clean = [row["accuracy"] for row in csv.DictReader(file) if float(row["fraction"]) == 0]
+    assert clean == ["1.0"] * 4
+
+
 @pytest.mark.parametrize("required", [0.0, 1.0])
 def test_gain_at_constrained_accuracy(make_data, tmp_path, required):
     callback = LRPCallback(**SMALL, required_accuracy=required)
