@@ -335,6 +335,17 @@ def test_gain_at_constrained_accuracy(make_data, tmp_path, required):
     assert float(row["lrp/srg_constrained"]) == pytest.approx(expected)
 
 
+def test_gain_at_the_accuracy_of_the_test(make_data, run_folder):
+    data = make_data()
+    trainer, module = train(data, LRPCallback(**SMALL, required_accuracy=1.0), max_epochs=1)
+    trainer.test(module, data, verbose=False)
+    accuracy = float(trainer.callback_metrics["test/accuracy"])
+    assert accuracy < 1
+    with next((run_folder / "lrp" / "test").glob("*-scores.csv")).open() as file:
+        scores = {row["score"]: float(row["value"]) for row in csv.DictReader(file)}
+    assert scores["srg_constrained"] == pytest.approx(-1 - (1 - accuracy), rel=1e-6)
+
+
 def test_loggers_of_every_kind_get_the_scores(make_data, tmp_path):
     train(make_data(), LRPCallback(**SMALL), max_epochs=1, logger=CSVLogger(tmp_path, name="", version=""))
     with (tmp_path / "metrics.csv").open() as file:
