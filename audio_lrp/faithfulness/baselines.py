@@ -121,7 +121,8 @@ class Interpolation(Baseline):
         nothing_left = right[..., :1] == length
         start = torch.where(left < 0, right, left).clamp(max=length - 1)
         end = torch.where(right == length, left, right).clamp(min=0)
-        weight = (positions - start).to(input.dtype) / (end - start).clamp(min=1)
+        exact = torch.promote_types(input.dtype, torch.float32)  # bfloat16 does not tell samples beyond the 256th apart
+        weight = (positions - start).to(exact) / (end - start).clamp(min=1)
         before, after = input.gather(-1, start), input.gather(-1, end)
-        bridged = before + (after - before) * weight
+        bridged = before + (after - before) * weight.to(input.dtype)
         return torch.where(removed, torch.where(nothing_left, reference, bridged), input)
