@@ -381,6 +381,18 @@ def test_both_networks_are_explained_in_validate_and_test(make_data, run_folder,
         assert scores["relevance_mass"] == pytest.approx(1, abs=1e-6)  # silence has no relevance
 
 
+@pytest.mark.parametrize(("scale", "silence"), [("unit", 0.0), ("decibel", -80.0)])
+def test_what_is_removed_becomes_silence(make_data, run_folder, monkeypatch, scale, silence):
+    """Without a baseline of the user's: the representation's silence, which is not 0 in decibels."""
+    data = make_data(task="gender", representation="spectrogram", spectrogram_scale=scale)
+    seen: list[Tensor] = []
+    module = Classifier(AlexNet, 2, "spectrogram")
+    module.network.register_forward_hook(lambda _, inputs, __: seen.append(inputs[0].detach().clone()))
+    callback = LRPCallback(num_pictures=0, num_examples=1, fractions=(0.0, 1.0), orders=["morf"])
+    make_trainer(callback).validate(module, data, verbose=False)
+    assert any(torch.equal(batch[-1], torch.full_like(batch[-1], silence)) for batch in seen)
+
+
 def test_the_history_of_curves_goes_on_after_an_interruption(make_data, run_folder, tmp_path, monkeypatch):
     logged: list[Any] = []
     monkeypatch.setattr(lrp_module, "publish", lambda _, __, results: logged.append(results))
