@@ -221,7 +221,7 @@ class AudioLRPCLI(LightningCLI):
         """Warn of steps at the end that no validation follows, which is when checkpoints are written."""
         steps, interval = self.trainer.max_steps, self.trainer.val_check_interval
         by_steps = self.trainer.check_val_every_n_epoch is None and isinstance(interval, int)
-        if by_steps and not self.trainer.fast_dev_run and steps > 0 and steps % interval:
+        if by_steps and steps > 0 and steps % interval:
             _say(
                 f"warning: --trainer.max_steps is {steps}, no multiple of --trainer.val_check_interval, {interval}: "
                 f"the last {steps % interval} steps are neither validated nor kept"
