@@ -43,6 +43,14 @@ class WeightAveragingCallback(WeightAveraging):
         self.decay = decay
         self.update_every_n_steps = update_every_n_steps
 
+    def on_fit_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Have the average where the weights are: Lightning makes it before they are moved to a GPU.
+
+        Every update would otherwise wait for a copy of all weights to the main memory, and average them there.
+        """
+        assert self._average_model is not None
+        self._average_model.to(pl_module.device)
+
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         """Whether the average takes in the weights after this step, counted from 0."""
         return step_idx is not None and step_idx % self.update_every_n_steps == 0

@@ -124,3 +124,13 @@ def test_counts_are_not_averaged() -> None:
 def test_ranges(arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError, match="needs a decay from 0 to below 1"):
         WeightAveragingCallback(**arguments)
+
+
+def test_the_average_lies_where_the_weights_are(tmp_path: Path) -> None:
+    callback, module = WeightAveragingCallback(), BoringModel()
+    training = trainer(tmp_path, callbacks=[callback])
+    callback.setup(training, module, "fit")  # Lightning moves the module after that
+    callback.on_fit_start(training, module.to("meta"))
+    average = callback._average_model
+    assert average is not None
+    assert {value.device.type for value in (*average.parameters(), *average.buffers())} == {"meta"}
