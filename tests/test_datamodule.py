@@ -372,6 +372,19 @@ def test_batches_of_other_kinds_are_lightnings(corpus: ToneCorpus) -> None:
     assert datamodule.on_after_batch_transfer(moved, 0) is moved
 
 
+@pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("mps", True), ("cpu", True)])
+def test_only_copies_to_cuda_are_not_waited_for(
+    corpus: ToneCorpus, monkeypatch: pytest.MonkeyPatch, device: str, waits: bool
+) -> None:
+    asked: list[tuple[str, bool]] = []
+    monkeypatch.setattr(
+        Batch, "to", lambda _, device, *, non_blocking=False: asked.append((device.type, not non_blocking))
+    )
+    datamodule = ready(corpus)
+    datamodule.transfer_batch_to_device(next(iter(datamodule.train_dataloader())), torch.device(device), 0)
+    assert asked == [(device, waits)]
+
+
 def test_batch_moves_whole() -> None:
     batch = Batch(*(torch.arange(3) for _ in Batch.__dataclass_fields__))
     moved = batch.to("meta")

@@ -275,9 +275,9 @@ class CorpusDataModule(L.LightningDataModule):
         return self._loader(split, batch_size=None, sampler=share)
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        """Copy from page-locked memory without waiting."""
+        """Copy from page-locked memory without waiting; Apple's GPUs may copy what has been freed by then."""
         if isinstance(batch, Batch):
-            return batch.to(device, non_blocking=True)
+            return batch.to(device, non_blocking=device.type == "cuda")
         return super().transfer_batch_to_device(batch, device, dataloader_idx)
 
     def train_dataloader(self) -> DataLoader[Batch]:
