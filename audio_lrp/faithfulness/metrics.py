@@ -94,9 +94,9 @@ class Faithfulness(Metric):
         self.outcomes.append(curves.outcomes.movedim(2, 0).to(self.device))
 
     def compute(self) -> dict[str, Tensor]:
-        """Mean of each score over the examples."""
+        """Mean of each score over the examples, on the metric's device."""
         curves = self._curves()
-        return {name: values.mean() for name, values in all_scores(curves, self.quantity).items()}
+        return {name: values.mean().to(self.device) for name, values in all_scores(curves, self.quantity).items()}
 
     def curves(self) -> PerturbationCurves:
         """The curves of all examples of all processes; call it in all of them."""
