@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
 from lightning.pytorch.utilities import rank_zero_warn
@@ -221,9 +222,11 @@ class LRPCallback(Callback):
         self, trainer: L.Trainer, pl_module: L.LightningModule, split: Literal["validate", "test"]
     ) -> None:
         source = _example_source(trainer)
-        network = _validated_network(trainer, pl_module)
-        with isolated_random_state(pl_module.device):
-            batch = source.examples(split, self.num_examples, self.seed).to(pl_module.device)
+        # Apple's GPUs have no float64, in which relevance is accounted for.
+        device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
+        network = _validated_network(trainer, pl_module, device)
+        with isolated_random_state(device):
+            batch = source.examples(split, self.num_examples, self.seed).to(device)
             target: Tensor | Literal["predicted"] = batch.label if self.target == "label" else "predicted"
             explanation = attribute(network, batch.input, target, self.composite)
             if not explanation.relevance.isfinite().all():
@@ -297,17 +300,20 @@ def _mass_on_utterance(batch: Batch, relevance: Tensor) -> float | None:
     return relevance_mass_accuracy(relevance, mask).nanmean().item()
 
 
-def _validated_network(trainer: L.Trainer, pl_module: L.LightningModule) -> nn.Module:
-    """The network as validation sees it; Lightning puts averaged weights in place for validation alone."""
+def _validated_network(trainer: L.Trainer, pl_module: L.LightningModule, device: torch.device) -> nn.Module:
+    """The network as validation sees it, or a copy on the device where it lies on another.
+
+    Lightning puts averaged weights in place for validation alone.
+    """
     module: nn.Module = pl_module
     if trainer.state.fn == TrainerFn.FITTING:
         for callback in trainer.callbacks:  # type: ignore[attr-defined]
             if isinstance(callback, WeightAveraging) and callback._average_model is not None:
                 module = callback._average_model.module
     network: nn.Module = getattr(module, "network", module)
-    # Lightning makes the average before the training's module is on its GPU, and leaves it on the CPU.
-    elsewhere = any(parameter.device != pl_module.device for parameter in network.parameters())
-    return copy.deepcopy(network).to(pl_module.device) if elsewhere else network
+    # Lightning's own averages are made before the training's module is on its GPU, and stay on the CPU.
+    elsewhere = any(parameter.device != device for parameter in network.parameters())
+    return copy.deepcopy(network).to(device) if elsewhere else network
 
 
 def _example_source(trainer: L.Trainer) -> ExampleSource:

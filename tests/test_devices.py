@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from audio_lrp.attribution import PRESETS, HannSTFT, attribute
 from audio_lrp.attribution.audible import audible_relevance
+from audio_lrp.attribution.guard import guarded
 from audio_lrp.data import Batch, CorpusDataModule
 from audio_lrp.data.augmentation import (
     AdditiveNoise,
@@ -19,6 +20,7 @@ from audio_lrp.data.augmentation import (
     SpectrogramMasking,
     SpeedPerturbation,
 )
+from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
     LRP,
     Bands,
@@ -172,3 +174,10 @@ def test_steps(corpus: ToneCorpus) -> None:
             module.test_step(batch, 0)
             assert module.predict_step(batch, 0).device == device
         assert here(module.confusion_matrix.compute()).sum() == len(batch)
+
+
+def test_apple_gpus_are_refused() -> None:
+    far = network()
+    far[0].weight = nn.Parameter(Elsewhere(far[0].weight.detach(), torch.device("mps")))
+    with pytest.raises(UserError, match=r"float64, which Apple's GPUs \(MPS\) do not have"), guarded(far):
+        pass

@@ -219,9 +219,19 @@ def test_an_average_kept_on_another_device_is_brought_to_the_trainings_own():
     averaging = EMAWeightAveraging()
     averaging._average_model = AveragedModel(module)
     state = SimpleNamespace(fn=TrainerFn.FITTING)
-    found = lrp_module._validated_network(SimpleNamespace(state=state, callbacks=[averaging]), module.to("meta"))
+    training = SimpleNamespace(state=state, callbacks=[averaging])
+    found = lrp_module._validated_network(training, module, torch.device("meta"))
     assert {parameter.device.type for parameter in found.parameters()} == {"meta"}
     assert {parameter.device.type for parameter in averaging._average_model.parameters()} == {"cpu"}
+
+
+def test_what_an_apple_gpu_trains_is_explained_on_the_cpu(make_data, run_folder, monkeypatch):
+    """It has no float64, in which relevance is accounted for."""
+    callback = LRPCallback(**SMALL)
+    trainer, module = train(make_data(), callback)
+    monkeypatch.setattr(module, "_device", torch.device("mps"))
+    callback.on_test_end(trainer, module)
+    assert (run_folder / "relevance-test.npz").is_file()
 
 
 def test_it_works_only_in_every_nth_epoch_and_never_in_sanity_checks(make_data, run_folder, monkeypatch):

@@ -77,7 +77,7 @@ def attribute(
     Raises:
         UserError: unknown composite; wrong shape, type, device or class index; or a network for which the rules would
             give wrong relevance: modules used more than once, parametrized weights, layers or functions that no rule
-            covers.
+            covers; or one on an Apple GPU (MPS).
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 1, bias=False))

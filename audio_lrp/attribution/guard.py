@@ -9,6 +9,8 @@ from torch import Tensor, backends, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from zennit.core import Composite
 
+from audio_lrp.errors import UserError
+
 
 def unwrap(model: nn.Module) -> nn.Module:
     """The network itself, without the wrappers of ``torch.compile`` and data parallelism.
@@ -52,9 +54,17 @@ def guarded(model: nn.Module, composite: Composite | None = None) -> Iterator[nn
 
     Yields:
         The unwrapped network. Tensors given to it must be made inside the guard, or cloned there.
+
+    Raises:
+        UserError: the network lies on an Apple GPU.
     """
     network = unwrap(model)
     devices = {parameter.device for parameter in network.parameters()}
+    if any(device.type == "mps" for device in devices):
+        raise UserError(
+            "relevance is accounted for in float64, which Apple's GPUs (MPS) do not have: move network and input to "
+            "the CPU"
+        )
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng([device for device in devices if device.type == "cuda"]))
         stack.enter_context(torch.inference_mode(False))
