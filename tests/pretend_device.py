@@ -17,6 +17,12 @@ from torch.utils._pytree import tree_flatten, tree_map_only
 _COPIES = (torch.ops.aten._to_copy.default, torch.ops.aten.copy_.default)
 """The operations that may have tensors of two devices."""
 
+_ANSWERS = (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.nonzero.default)
+"""Operations whose result is a number or a size, for which this thread waits."""
+
+waits: list[str] = []
+"""Operations in `pretended` for which a GPU would have been waited for."""
+
 
 class Elsewhere(Tensor):
     """A tensor on the pretended device."""
@@ -45,6 +51,7 @@ class Elsewhere(Tensor):
 
     def tolist(self) -> Any:
         """PyTorch's own would look into memory that is not there."""
+        waits.append("tolist")
         return self.value.tolist()
 
     def new_tensor(self, data: Any) -> Tensor:
@@ -74,9 +81,16 @@ def _run(device: torch.device, operation: Any, args: Sequence[Any], kwargs: Mapp
     # A single number on the CPU may meet the tensors of any device.
     if there and operation not in _COPIES and any(each.ndim and not isinstance(each, Elsewhere) for each in tensors):
         raise RuntimeError(f"{operation} has tensors on {device} and on the CPU")
+    chosen = operation is torch.ops.aten.index.Tensor and any(
+        each is not None and each.dtype == torch.bool for each in args[1]
+    )
+    if there and (operation in _ANSWERS or chosen):
+        waits.append(str(operation))
     wanted = isinstance(args[0], Elsewhere) if operation is torch.ops.aten.copy_.default else bool(there)
     if kwargs.get("device") is not None:
         wanted = torch.device(kwargs["device"]).type == device.type
+        if tensors and operation in _COPIES and wanted != bool(there):
+            waits.append(str(operation))
         kwargs = {**kwargs, "device": torch.device("cpu")}
     known = {id(each.value): each for each in there}  # what an operation changes in place stays the same tensor
     args, kwargs = tree_map_only(Elsewhere, lambda each: each.value, (args, kwargs))
@@ -92,6 +106,7 @@ def _run(device: torch.device, operation: Any, args: Sequence[Any], kwargs: Mapp
 def pretended(name: str = "meta") -> Iterator[torch.device]:
     """Inside, ``tensor.to(device)`` and ``torch.arange(..., device=device)`` give tensors of a pretended device."""
     device = torch.device(name)
+    waits.clear()
     autocast = torch.autocast
 
     def there(make: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 from fake_corpus import ToneCorpus
-from pretend_device import Elsewhere, pretended
+from pretend_device import Elsewhere, pretended, waits
 from torch import Tensor, nn
 
 from audio_lrp.attribution import PRESETS, HannSTFT, attribute
@@ -137,6 +137,30 @@ def test_curves(transform: HannSTFT | None, baseline: Any) -> None:
     with pretended() as device:
         found = outcomes(copy.deepcopy(near).to(device), signal.to(device), target.to(device))
     assert torch.equal(found, outcomes(near, signal, target))
+
+
+def test_a_gpu_is_not_waited_for_chunk_by_chunk_nor_layer_by_layer() -> None:
+    counts = []
+    for chunk_size in (1, 100):
+        with pretended() as device:
+            signal, target, far = (
+                torch.randn(2, 1, 8000).to(device),
+                torch.tensor([3, 7]).to(device),
+                network().to(device),
+            )
+            waits.clear()
+            perturbation_curves(far, signal, target, signal, orders=["morf"], unit=80, chunk_size=chunk_size)
+            counts.append(len(waits))
+    assert counts[0] == counts[1]
+    counts = []
+    for depth in (1, 9):
+        with pretended() as device:
+            far = nn.Sequential(*(nn.Linear(8, 8) for _ in range(depth))).to(device)
+            value = torch.randn(2, 8).to(device)
+            waits.clear()
+            attribute(far, value, composite="epsilon")
+            counts.append(len(waits))
+    assert counts[0] == counts[1]
 
 
 def test_metrics() -> None:

@@ -118,7 +118,7 @@ def stabilized(value: Tensor, stabilizer: float, sign: Part) -> Tensor:
         return value.add_(stabilizer)
     if sign is negative:
         return value.sub_(stabilizer)
-    return torch.copysign(value.new_tensor(stabilizer), value).add_(value)
+    return torch.copysign(value.new_full((), stabilizer), value).add_(value)
 
 
 class Redistribution(torch.autograd.Function):
@@ -262,7 +262,7 @@ class _Prepared:
     def added(self) -> Tensor:
         """What the stabilizer added to each denominator, made once for all classes."""
         if self._added is None:
-            self._added = torch.copysign(self.denominator.new_tensor(self._stabilizer), self.denominator)
+            self._added = torch.copysign(self.denominator.new_full((), self._stabilizer), self.denominator)
         return self._added
 
 

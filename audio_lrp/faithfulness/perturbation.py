@@ -144,11 +144,15 @@ def _follow(
     steps = torch.arange(num_steps, device=target.device)
     # The clean point is the same for every curve: it is predicted once, as step 0 of the first.
     points = torch.cat([torch.zeros_like(curves[:1]).expand(1, 2), torch.cartesian_prod(curves, steps[1:])])
-    parts = []
+    parts: list[Tensor] = []
     for rows in torch.split(torch.arange(len(points) * len(target), device=target.device), chunk_size):
         example = rows % len(target)
         curve, step = points[rows // len(target)].unbind(dim=1)
-        parts.append(_outcome(predict(perturbed(curve, step, example)), target[example]))
+        logits = predict(perturbed(curve, step, example))
+        _check_logits(logits, len(rows))
+        if not parts:  # once, for a GPU is waited for to know it
+            check_target(target, len(target), logits.shape[1])
+        parts.append(_outcome(logits, target[example]))
     found = torch.cat(parts, dim=1).reshape(3, len(points), len(target))
     clean = found[:, None, :1].expand(-1, num_curves, -1, -1)
     rest = found[:, 1:].reshape(3, num_curves, num_steps - 1, len(target))
@@ -157,13 +161,15 @@ def _follow(
 
 def _outcome(logits: Tensor, target: Tensor) -> Tensor:
     """Whether the target is predicted (0 or 1), its probability and its logit, float64 [3, R]."""
-    if logits.ndim != 2 or len(logits) != len(target):
-        raise UserError(f"predict returned shape {list(logits.shape)}: it must return logits [{len(target)}, classes]")
-    check_target(target, len(target), logits.shape[1])
     logits = logits.double()
     correct = (logits.argmax(dim=1) == target).double()
     chosen = target.long()[:, None]
     return torch.stack([correct, logits.softmax(dim=1).gather(1, chosen)[:, 0], logits.gather(1, chosen)[:, 0]])
+
+
+def _check_logits(logits: Tensor, count: int) -> None:
+    if logits.ndim != 2 or len(logits) != count:
+        raise UserError(f"predict returned shape {list(logits.shape)}: it must return logits [{count}, classes]")
 
 
 def _check_input(value: Tensor, target: Tensor) -> None:
