@@ -15,7 +15,8 @@ _MOST_NAMED = 3
 class FiniteLossCallback(Callback):
     """Stops a training at the first loss that is NaN or infinite, before it reaches the weights.
 
-    The weights and the checkpoints stay those of the step before. The command line always adds this callback.
+    The weights and the checkpoints stay those of the step before. Of several processes (DDP) all stop, for the others
+    would wait for gradients that never come, with NCCL for half an hour. The command line always adds this callback.
 
     Raises:
         UserError: names the step, the recordings of the batch and the checkpoint to go on from.
@@ -32,7 +33,12 @@ class FiniteLossCallback(Callback):
 
     def on_before_backward(self, trainer: L.Trainer, pl_module: L.LightningModule, loss: Tensor) -> None:
         """Look at the loss before its gradient is computed."""
-        if not loss.isfinite():
+        finite = bool(loss.isfinite())
+        if not trainer.strategy.reduce_boolean_decision(finite):
+            if finite:
+                raise UserError(
+                    f"the loss of another process is no number at step {trainer.global_step}: see what that one says"
+                )
             checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
             kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was saved yet"
             raise UserError(

@@ -1,14 +1,19 @@
 """A training whose loss is no number stops before its weights are spoilt, and says where to look."""
 
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
 from command_line import TinyNetwork, exit_code, only_checkpoint, only_folder, tiny_run
 from fake_corpus import ToneCorpus
 
+from audio_lrp.callbacks import FiniteLossCallback
 from audio_lrp.data.cache import PackedClips
+from audio_lrp.errors import UserError
 
 
 class Exploding(TinyNetwork):
@@ -57,3 +62,11 @@ def test_the_recording_at_fault_is_named(
     message = capsys.readouterr().err.strip().splitlines()[-1]
     assert "at step 0, for inputs that are no numbers, of 7_" in message
     assert "no checkpoint was saved yet" in message
+
+
+def test_processes_with_a_finite_loss_do_not_wait_for_one_without() -> None:
+    """Their gradients would never come."""
+    strategy = SimpleNamespace(reduce_boolean_decision=lambda decision: False)
+    trainer: Any = SimpleNamespace(strategy=strategy, global_step=7)
+    with pytest.raises(UserError, match="the loss of another process is no number at step 7"):
+        FiniteLossCallback().on_before_backward(trainer, L.LightningModule(), torch.tensor(1.0))
