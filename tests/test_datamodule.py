@@ -3,6 +3,7 @@
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import lightning as L
 import numpy as np
@@ -370,6 +371,14 @@ def test_batches_of_other_kinds_are_lightnings(corpus: ToneCorpus) -> None:
     moved = datamodule.transfer_batch_to_device([torch.ones(2)], torch.device("meta"), 0)
     assert moved[0].device.type == "meta"
     assert datamodule.on_after_batch_transfer(moved, 0) is moved
+
+
+@pytest.mark.parametrize(("precision", "instead"), [("bf16-true", "bf16-mixed"), ("16-true", "16-mixed")])
+def test_recordings_are_not_rounded_to_16_bits(corpus: ToneCorpus, precision: Any, instead: str) -> None:
+    datamodule = ready(corpus)
+    datamodule.trainer = L.Trainer(accelerator="cpu", precision=precision, logger=False, enable_checkpointing=False)
+    with pytest.raises(UserError, match=f"trainer.precision {precision} would round .*: set it to {instead}"):
+        datamodule.prepare_data()
 
 
 @pytest.mark.parametrize(("device", "waits"), [("cuda", False), ("mps", True), ("cpu", True)])

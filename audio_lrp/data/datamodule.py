@@ -161,9 +161,16 @@ class CorpusDataModule(L.LightningDataModule):
         """Generate or find the corpus, check task and fold, and pack the recordings, in one process.
 
         Raises:
-            UserError: the corpus has no labels for the task, the fold does not exist, or there are longer clips than
-                ``long_clips`` allows; told here because loggers start their runs before :meth:`setup`.
+            UserError: the corpus has no labels for the task, the fold does not exist, there are longer clips than
+                ``long_clips`` allows, or the trainer computes in 16 bits alone, to which Lightning rounds clips before
+                they come here; told here because loggers start their runs before :meth:`setup`.
         """
+        precision = None if self.trainer is None else self.trainer.precision
+        if precision in ("16-true", "bf16-true"):
+            raise UserError(
+                f"trainer.precision {precision} would round recordings to 16-bit floating-point numbers, of which no "
+                f"spectrogram can be computed: set it to {precision.removesuffix('true')}mixed"
+            )
         self.corpus.prepare()
         self._split()
         for further in self.training_corpora:
