@@ -358,12 +358,23 @@ def test_processes_share_what_is_evaluated(corpus: ToneCorpus) -> None:
     alone = batches(datamodule.test_dataloader())
     shares = []
     for rank in range(2):
-        datamodule.trainer = SimpleNamespace(world_size=2, global_rank=rank)
+        strategy = SimpleNamespace(root_device=torch.device("cpu"))
+        datamodule.trainer = SimpleNamespace(world_size=2, global_rank=rank, strategy=strategy)
         shares.append(batches(datamodule.test_dataloader()))
     assert min(map(len, shares)) > 0
     together = batches(shares)
     for name in Batch.__dataclass_fields__:
         assert torch.equal(getattr(together, name), getattr(alone, name)), name
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_page_locked_memory_is_for_trainings_on_cuda(corpus: ToneCorpus, device: str) -> None:
+    datamodule = ready(corpus)
+    assert not datamodule.train_dataloader().pin_memory
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    datamodule.trainer = SimpleNamespace(world_size=1, global_rank=0, strategy=strategy)
+    for loader in (datamodule.train_dataloader(), datamodule.val_dataloader()):
+        assert loader.pin_memory == (device == "cuda")
 
 
 def test_batches_of_other_kinds_are_lightnings(corpus: ToneCorpus) -> None:
