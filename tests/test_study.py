@@ -32,6 +32,7 @@ from audio_lrp.study import plan, run, subject, training, work
 from audio_lrp.study.budget import SyntheticSize, find_budget, load_budget
 from audio_lrp.study.charts import figures, randomization_chart
 from audio_lrp.study.corpora import find_corpus
+from audio_lrp.study.explanations import score_rows
 from audio_lrp.study.plan import Cell, Study
 from audio_lrp.study.recipe import read_recipe
 from audio_lrp.study.reported import REPORTED
@@ -233,6 +234,21 @@ class TestTables:
             assert [list(map(str, row.values())) for row in table(study, path.stem)] == [
                 ["None" if text == "" else text for text in row.values()] for row in rows
             ]
+
+    def test_a_single_test_speaker_gives_no_intervals(self, study: Path, tmp_path: Path) -> None:
+        folder = Path(shutil.copytree(study, tmp_path / "study"))
+        for path in folder.glob("cells/*/perturbation.npz"):
+            with np.load(path) as found:
+                content = dict(found)
+            np.savez(path, **content | {"speaker": np.zeros_like(content["speaker"])})
+        run.write_results(folder)
+        for row in table(folder, "comparison"):
+            assert row["mean"] is not None
+            assert (row["low"], row["high"]) == (None, None)
+        assert exit_code("report", str(folder)) == 0
+        assert "<td>None</td>" not in (folder / "report.html").read_text()
+        (score,) = score_rows({"srg": torch.tensor([0.0, 1.0])}, torch.tensor([7, 7]))
+        assert score == {"score": "srg", "mean": 0.5, "low": None, "high": None}
 
     def test_figures(self, study: Path) -> None:
         names = {path.stem for path in (study / "figures").glob("*.png")}

@@ -30,7 +30,7 @@ from audio_lrp.report.explained import Explained, explain_test_clips
 from audio_lrp.report.explanation_sections import RED_AND_BLUE, explained_clip, ledger_chart
 from audio_lrp.study.charts import figures
 from audio_lrp.study.plan import FAILURE, FILENAME, read_json
-from audio_lrp.study.rows import Row
+from audio_lrp.study.rows import Row, Value
 from audio_lrp.study.tables import Tables, collect
 
 _NUM_CLIPS = 2
@@ -153,8 +153,14 @@ def _picture(drawn: Mapping[str, str], name: str) -> list[Block]:
 def _table(tables: Tables, name: str) -> list[Block]:
     """A table of the study, to be opened."""
     rows = tables.get(name, [])
-    cells = [[f"{value:.4g}" if isinstance(value, float) else str(value) for value in row.values()] for row in rows]
+    cells = [[_cell(value) for value in row.values()] for row in rows]
     return [Table(f"{name.replace('_', ' ')}: the numbers", list(rows[0]), cells, folded=True)] if rows else []
+
+
+def _cell(value: Value) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _confusion_matrix(title: str, rows: Sequence[Row]) -> ConfusionMatrix:

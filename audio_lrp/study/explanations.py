@@ -35,7 +35,7 @@ from audio_lrp.faithfulness import (
 from audio_lrp.faithfulness.band_relevance import band_relevance, by_class
 from audio_lrp.study.budget import Budget
 from audio_lrp.study.plan import Study
-from audio_lrp.study.rows import Row
+from audio_lrp.study.rows import Row, estimate_row
 from audio_lrp.study.subject import CHUNK, Subject
 from audio_lrp.tracking.files import replacing
 
@@ -161,7 +161,7 @@ def score_rows(of_clips: dict[str, Tensor], speaker: Tensor) -> list[Row]:
         defined = ~values.isnan()
         if defined.any():
             estimate = bootstrap(values[defined], groups=speaker[defined])
-            rows.append({"score": name, "mean": estimate.mean, "low": estimate.low, "high": estimate.high})
+            rows.append({"score": name, **estimate_row(estimate)})
     return rows
 
 

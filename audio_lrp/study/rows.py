@@ -9,6 +9,7 @@ from typing import Final
 
 from audio_lrp.callbacks.publishing import write_rows
 from audio_lrp.errors import UserError
+from audio_lrp.faithfulness import Estimate
 from audio_lrp.tracking.files import replacing
 
 Value = str | int | float | None
@@ -18,6 +19,11 @@ _TEXT: Final = frozenset(
     ("file", "label", "prediction", "order", "manipulation", "speakers", "class", "score", "layer")
 )
 """Columns of words; the others hold numbers."""
+
+
+def estimate_row(estimate: Estimate) -> Row:
+    """Mean, low and high of an estimate; None for ends of an interval that there is none of."""
+    return {name: None if math.isnan(value) else value for name, value in estimate._asdict().items()}
 
 
 def write_table(stem: Path, rows: Sequence[Row]) -> None:

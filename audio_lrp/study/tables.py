@@ -15,7 +15,7 @@ from audio_lrp.study.budget import COMPARED_FRACTIONS
 from audio_lrp.study.explanations import COMPARED
 from audio_lrp.study.plan import RESULT, read_json
 from audio_lrp.study.reported import REPORTED, TEST_ACCURACY, UNCHANGED, removal
-from audio_lrp.study.rows import Row, read_rows
+from audio_lrp.study.rows import Row, estimate_row, read_rows
 
 Tables = dict[str, list[Row]]
 
@@ -73,7 +73,7 @@ def _comparison(cells: list[tuple[Path, Row]]) -> Iterator[Row]:
                     gain = (of_orders[competitor] - of_orders["morf"])[:, step]
                     head: Row = {"network": network, "task": task, "quantity": quantity, "competitor": competitor}
                     estimate = bootstrap(torch.from_numpy(gain), groups=speaker)
-                    yield head | {"fraction": fraction} | estimate._asdict()
+                    yield head | {"fraction": fraction} | estimate_row(estimate)
 
 
 def _load(path: Path) -> dict[str, np.ndarray]:
