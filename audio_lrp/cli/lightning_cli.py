@@ -219,12 +219,14 @@ class AudioLRPCLI(LightningCLI):
 
     def before_fit(self) -> None:
         """Warn of steps at the end that no validation follows, which is when checkpoints are written."""
-        steps, interval = self.trainer.max_steps, self.trainer.val_check_interval
-        by_steps = self.trainer.check_val_every_n_epoch is None and isinstance(interval, int)
-        if by_steps and steps > 0 and steps % interval:
+        trainer = self.trainer
+        steps, interval = trainer.max_steps, trainer.val_check_interval  # the latter in batches
+        by_steps = trainer.check_val_every_n_epoch is None and trainer.accumulate_grad_batches == 1
+        if by_steps and isinstance(interval, int) and steps > 0 and steps % interval:
+            left = steps % interval
             _say(
                 f"warning: --trainer.max_steps is {steps}, no multiple of --trainer.val_check_interval, {interval}: "
-                f"the last {steps % interval} steps are neither validated nor kept"
+                f"the last {'step is' if left == 1 else f'{left} steps are'} neither validated nor kept"
             )
 
     def after_fit(self) -> None:
