@@ -98,6 +98,24 @@ def test_kernels_that_do_not_load_are_another_models() -> None:
         check_weights(Path("a.ckpt"), {"state_dict": stored}, nn.Sequential(nn.Conv1d(1, 4, 5)))
 
 
+class Counting(nn.Linear):
+    """Keeps more than tensors in its state dict, as any module may."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"calls": 3}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.calls = state["calls"]
+
+
+def test_what_modules_keep_beside_tensors_is_theirs_to_judge() -> None:
+    network = Counting(2, 2)
+    check_weights(Path("a.ckpt"), {"state_dict": network.state_dict()}, network)
+    assert network.calls == 3
+    with pytest.raises(UserError, match=r"\(_extra_state is missing there and no tensor here\)"):
+        check_weights(Path("a.ckpt"), {"state_dict": nn.Linear(2, 2).state_dict()}, network)
+
+
 @pytest.mark.parametrize("network_class", [AlexNet, AudioNet])
 @pytest.mark.parametrize("num_classes", [2, 10])
 def test_logits_have_one_column_a_class(network_class: type[AlexNet | AudioNet], num_classes: int) -> None:

@@ -24,7 +24,7 @@ def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> N
     problem = None
     for name in [*wanted, *stored]:
         here, there = wanted.get(name), stored.get(name)
-        if here is None or there is None or _significant(here) != _significant(there):
+        if (name in wanted) != (name in stored) or _significant(here) != _significant(there):
             problem = f"{name} is {_shape(there)} there and {_shape(here)} here"
             break
     else:
@@ -66,10 +66,15 @@ def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path |
     return max(paths, key=lambda path: read_checkpoint(path).get("global_step", 0)), folders[-1].absolute()
 
 
-def _significant(weight: torch.Tensor) -> list[int]:
-    """A shape without dimensions of 1: AudioNet loads kernels with and without a height of 1."""
-    return [size for size in weight.shape if size != 1]
+def _significant(value: Any) -> list[int]:
+    """A shape without dimensions of 1: AudioNet loads kernels with and without a height of 1.
+
+    Empty for what modules keep beside tensors (``get_extra_state``), which they alone can judge.
+    """
+    return [size for size in value.shape if size != 1] if isinstance(value, torch.Tensor) else []
 
 
-def _shape(weight: torch.Tensor | None) -> str:
-    return "missing" if weight is None else f"of shape {tuple(weight.shape)}"
+def _shape(value: Any) -> str:
+    if value is None:
+        return "missing"
+    return f"of shape {tuple(value.shape)}" if isinstance(value, torch.Tensor) else "no tensor"
