@@ -242,6 +242,7 @@ class Numbered(Units):
         (torch.zeros(8), r"torch\.float32 of shape \[8\]: return one int64 for each value of an input \[8\]"),
         (torch.arange(8) - 1, "Numbered lie between -1 and 6 and not each is some value's: count units from 0"),
         (2 * torch.arange(8), "Numbered lie between 0 and 14 and not each is some value's: count units from 0"),
+        (10**15 * torch.arange(8), "Numbered lie between 0 and 7000000000000000 and not each is some value's: count"),
     ],
 )
 def test_own_units_are_numbered_without_gaps(numbers, message):

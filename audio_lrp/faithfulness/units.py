@@ -163,7 +163,8 @@ def _check_numbers(name: str, numbers: Tensor, shape: list[int]) -> None:
             f"the numbers of {name} are {numbers.dtype} of shape {list(numbers.shape)}: return one int64 for each "
             f"value of an input {shape}"
         )
-    if numbers.min() < 0 or not numbers.flatten().bincount().all():
+    # the largest first: the counts of numbers without end would not fit into memory
+    if numbers.min() < 0 or numbers.max() >= numbers.numel() or not numbers.flatten().bincount().all():
         raise UserError(
             f"the numbers of {name} lie between {int(numbers.min())} and {int(numbers.max())} and not each is some "
             "value's: count units from 0 without gaps"
