@@ -545,6 +545,9 @@ class TestCommands:
         assert exit_code("validate", f"--ckpt_path={checkpoint}", *files, "--run.root=fourth") == 0
         config = yaml.safe_load((only_folder(Path("fourth")) / "config.yaml").read_text())
         assert config["data"]["init_args"]["batch_size"] == 5
+        other = ["--data=FSDDDataModule", "--data.root=none"]
+        message = refusal(capsys, "test", "--ckpt_path", checkpoint, *other, code=1)
+        assert "none does not exist: FSDD is expected there" in message  # another corpus for the checkpoint's model
         message = refusal(capsys, "test", "--ckpt_path", checkpoint, "--data.task=accent")
         assert "expected 'digit' or 'gender'" in message
 

@@ -17,15 +17,14 @@ COMMANDS: Final = ("validate", "test", "predict")
 """Commands that need no configuration beside a checkpoint."""
 
 _TRUSTED: Final = frozenset({"audio_lrp", "lightning", "torch", "torchmetrics", "torchvision", "zennit"})
-_OWN_CONFIGURATION: Final = ("--model", "--data")
 
 
 @contextmanager
 def with_stored_configuration(args: Sequence[str]) -> Iterator[list[str]]:
-    """The arguments, preceded by the checkpoint's configuration where they bring none of their own.
+    """The arguments, preceded by the checkpoint's configuration where they name no model of their own.
 
-    The configuration comes first, so whatever else the user says wins over it. A file without a model, such as
-    ``trainer/cpu``, changes it as options do.
+    The configuration comes first, so whatever else the user says wins over it: files such as ``trainer/cpu``, and
+    options, also such as name another class of data.
 
     Args:
         args: the command line's arguments from the command on.
@@ -36,7 +35,7 @@ def with_stored_configuration(args: Sequence[str]) -> Iterator[list[str]]:
             import a module is to run it.
     """
     path = _option(args, "--ckpt_path")
-    if not args or args[0] not in COMMANDS or path is None or _are_complete(args):
+    if not args or args[0] not in COMMANDS or path is None or _name_a_model(args):
         yield list(args)
         return
     checkpoint = Path(path)
@@ -64,15 +63,8 @@ def _stored_configuration(checkpoint: Path, trusted: Collection[str]) -> str:
     return text
 
 
-def _are_complete(args: Sequence[str]) -> bool:
-    """Whether the arguments say by themselves which model or data are meant."""
-    if any(_given(args, name) for name in _OWN_CONFIGURATION):
-        return True
-    return any(layer.path is not None and "model" in layer.settings for layer in read_layers(args[1:]))
-
-
-def _given(args: Sequence[str], name: str) -> bool:
-    return any(word == name or word.startswith(f"{name}=") for word in args)
+def _name_a_model(args: Sequence[str]) -> bool:
+    return any("model" in layer.settings for layer in read_layers(args[1:]))
 
 
 def _option(args: Sequence[str], name: str) -> str | None:
