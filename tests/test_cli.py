@@ -111,6 +111,17 @@ def test_help_of_a_command_of_our_own_needs_no_torch(command: str) -> None:
     assert lines[-1] == "set()"
 
 
+@pytest.mark.parametrize("arguments", [["--help"], ["doctor"], ["completion", "bash"]])
+def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(arguments: list[str]) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "audio_lrp", *arguments]
+    result = subprocess.run(command, check=False, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    assert result.returncode == 141
+    assert result.stderr == ""
+
+
 def test_every_command_has_a_module_with_main() -> None:
     for name, command in COMMANDS.items():
         assert callable(importlib.import_module(command.module).main), name

@@ -4,6 +4,7 @@ Nothing here imports PyTorch, which takes seconds; the commands that need it do.
 """
 
 import os
+import select
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -33,7 +34,8 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
-            an interruption. A message stands on standard error then, and no traceback.
+            an interruption. A message stands on standard error then, and no traceback. With code 141, and without a
+            word, where what reads the output has ended, as ``head`` does.
     """
     args = sys.argv[1:] if args is None else args
     try:
@@ -47,6 +49,8 @@ def main(args: Sequence[str] | None = None) -> None:
             _fail("interrupted", 130)
         raise
     except Exception as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads():
+            sys.exit(141)
         mistake = _mistake(error)
         if mistake is None:
             raise
@@ -90,6 +94,13 @@ def _mistake(error: BaseException) -> BaseException | None:
             return mistake
         cause = cause.__cause__
     return None
+
+
+def _nobody_reads() -> bool:
+    """Whether standard output is a pipe whose reader has ended; other pipes break as well."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    return bool(output.poll(0))
 
 
 def _fail(text: str, code: int) -> NoReturn:
