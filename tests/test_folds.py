@@ -66,7 +66,7 @@ class TestSpeakerFolds:
     [
         (6, 2, "2 folds are too few.*set num_folds to 3 or more"),
         (6, 0, "0 folds are too few"),
-        (6, 7, "7 folds are too many for 6 speakers.*set num_folds to 3 to 6"),
+        (6, 7, "7 folds are too many for 6 speakers.*set num_folds to 6 at most"),
         (2, 3, "3 folds are too many for 2 speakers.*use a corpus of 3 or more speakers"),
     ],
 )
