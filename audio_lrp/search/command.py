@@ -34,11 +34,17 @@ def _parser() -> CommandParser:
         description="Run a W&B sweep file without W&B's server, through Optuna. The same command typed again goes on "
         "with a sweep that was stopped, or helps one that runs.",
     )
-    parser.add_argument("sweep", type=Path, help="the sweep's YAML file")
-    parser.add_argument("--trials", type=int, help="trials of the sweep in all; by default its run_cap or its grid")
-    parser.add_argument("--workers", type=int, default=1, help="processes on this machine, each with a trial (1)")
-    parser.add_argument("--storage", help="database that several machines share, as URL; else a file in the folder")
-    parser.add_argument("--name", help="the sweep's name, and of its folder in runs/sweeps; else the file's")
+    parser.add_argument("sweep", metavar="FILE", type=Path, help="the sweep's YAML file")
+    parser.add_argument(
+        "--trials", metavar="N", type=int, help="trials of the sweep in all; by default its run_cap or its grid"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", type=int, default=1, help="processes on this machine, each with a trial (1)"
+    )
+    parser.add_argument(
+        "--storage", metavar="URL", help="of a database that several machines share; else a file in the folder"
+    )
+    parser.add_argument("--name", help="of the sweep, and of its folder in runs/sweeps; else the file's")
     return parser
 
 
