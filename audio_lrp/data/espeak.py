@@ -34,7 +34,7 @@ VOLUME: Final = 40
 
 RANDOM_SEED: Final = 1
 
-REINSTALL: Final = "install the demo extra again, pip install --force-reinstall 'audio-lrp[demo]'"
+REINSTALL: Final = "install it again, pip install --force-reinstall espeakng-loader"
 
 SynthCallback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_void_p)
 
