@@ -20,18 +20,7 @@ def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> N
     Raises:
         UserError: it does not.
     """
-    stored, wanted = checkpoint["state_dict"], model.state_dict()
-    problem = None
-    for name in [*wanted, *stored]:
-        here, there = wanted.get(name), stored.get(name)
-        if (name in wanted) != (name in stored) or _significant(here) != _significant(there):
-            problem = f"{name} is {_shape(there)} there and {_shape(here)} here"
-            break
-    else:
-        try:
-            model.load_state_dict(stored)
-        except RuntimeError as error:
-            problem = str(error).splitlines()[-1].strip(" \t.")
+    problem = _misfit(checkpoint["state_dict"], model)
     if problem is not None:
         raise UserError(
             f"the weights in {path} are another model's ({problem}): take the configuration that lies beside the "
@@ -64,6 +53,20 @@ def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path |
     if not paths:
         raise UserError(f"there is no checkpoint in {folders[-1] / 'checkpoints'}: that run must begin anew")
     return max(paths, key=lambda path: read_checkpoint(path).get("global_step", 0)), folders[-1].absolute()
+
+
+def _misfit(stored: dict[str, Any], model: nn.Module) -> str | None:
+    """What keeps a model from loading these weights."""
+    wanted = model.state_dict()
+    for name in [*wanted, *stored]:
+        here, there = wanted.get(name), stored.get(name)
+        if (name in wanted) != (name in stored) or _significant(here) != _significant(there):
+            return f"{name} is {_shape(there)} there and {_shape(here)} here"
+    try:
+        model.load_state_dict(stored)
+    except RuntimeError as error:
+        return str(error).splitlines()[-1].strip(" \t.")
+    return None
 
 
 def _significant(value: Any) -> list[int]:

@@ -17,7 +17,8 @@ class AudioNet(nn.Module):
     Between the dense layers there is dropout but no ReLU. The one-dimensional convolutions are written as
     two-dimensional ones of height 1 with channels last in memory, and pooling comes before the ReLU, with which it
     commutes: the same function as with ``nn.Conv1d``, in a fraction of the time on CPUs. State dicts are those of a
-    network written with ``nn.Conv1d``, for either to load the other's.
+    network written with ``nn.Conv1d``, for either to load the other's; ``torch.func.functional_call``, which takes
+    parameters as they are, wants ``named_parameters``.
 
     Args:
         num_classes: number of classes; with 10 the network has 17.11 M parameters.
