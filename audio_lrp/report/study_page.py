@@ -3,7 +3,6 @@
 import json
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from io import BytesIO
-from itertools import groupby
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,8 +29,8 @@ from audio_lrp.report.explained import Explained, explain_test_clips
 from audio_lrp.report.explanation_sections import RED_AND_BLUE, explained_clip, ledger_chart
 from audio_lrp.study.charts import figures
 from audio_lrp.study.plan import FAILURE, FILENAME, read_json
-from audio_lrp.study.rows import Row, Value
-from audio_lrp.study.tables import Tables, collect
+from audio_lrp.study.rows import Row, Value, by_setting
+from audio_lrp.study.tables import Tables, collect, mean_and_deviation
 
 _NUM_CLIPS = 2
 """Clips of each network and task."""
@@ -83,9 +82,9 @@ def _summary_section(tables: Tables) -> Section:
             str(row["quantity"]),
             str(row["network"]),
             str(row["task"]),
-            _mean_and_deviation(row["mean"], row["std"]),
+            mean_and_deviation(row["mean"], row["std"]),
             str(row["folds"]),
-            _mean_and_deviation(row["reported_mean"], row["reported_std"]),
+            mean_and_deviation(row["reported_mean"], row["reported_std"]),
         ]
         for row in tables.get("summary", [])
     ]
@@ -99,21 +98,15 @@ def _summary_section(tables: Tables) -> Section:
     return Section("summary", "Results", [Paragraph(text), Table("Accuracy in percent", columns, rows)])
 
 
-def _mean_and_deviation(mean: Any, deviation: Any) -> str:
-    if mean is None:
-        return ""
-    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
-
-
 def _measured_sections(tables: Tables) -> list[Section]:
     drawn = dict(_drawn(tables)) if tables else {}
     confusions: list[Block] = [
         _confusion_matrix(f"{network}, {task}", rows)
-        for (network, task), rows in _by_setting(tables.get("confusion", []))
+        for (network, task), rows in by_setting(tables.get("confusion", []))
     ]
     curves = [
         chart
-        for (network, task), rows in _by_setting(tables.get("perturbation", []))
+        for (network, task), rows in by_setting(tables.get("perturbation", []))
         for chart in _removal_charts(f"{network}, {task}", rows)
     ]
     removal: list[Block] = [Charts(curves)] if curves else []
@@ -129,14 +122,6 @@ def _measured_sections(tables: Tables) -> list[Section]:
         ),
         Section("bands", "Relevance by frequency", [Pictures(bands)] if bands else []),
     ]
-
-
-def _by_setting(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
-    def setting(row: Row) -> tuple[str, str]:
-        return str(row["network"]), str(row["task"])
-
-    for key, members in groupby(sorted(rows, key=setting), key=setting):
-        yield key, list(members)
 
 
 def _drawn(tables: Tables) -> Iterator[tuple[str, str]]:
@@ -194,7 +179,7 @@ def _removal_charts(title: str, rows: Sequence[Row]) -> Iterator[Chart]:
 
 def _explained(folder: Path, tables: Tables, plugins: Collection[str]) -> Iterator[tuple[str, Explained | str]]:
     """Test clips of one finished cell of each network and task; or why there are none."""
-    for (network, task), rows in _by_setting(tables["accuracy"]):
+    for (network, task), rows in by_setting(tables["accuracy"]):
         cell = folder / "cells" / f"{network}-{task}-fold{min(int(row['fold'] or 0) for row in rows)}"
         try:
             config = yaml.safe_load(max(cell.glob("training/*/config.yaml")).read_text(encoding="utf-8"))

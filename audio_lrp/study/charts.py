@@ -1,7 +1,6 @@
 """The pictures of a study: the counterparts of the paper's figures, out of the study's tables."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import groupby
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from textwrap import fill
 from typing import Final
@@ -12,7 +11,7 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from audio_lrp.study.reported import REPORTED, TEST_ACCURACY
-from audio_lrp.study.rows import Row, Value
+from audio_lrp.study.rows import Row, Value, by_setting
 from audio_lrp.study.tables import Tables
 from audio_lrp.tracking.files import replacing
 
@@ -48,7 +47,7 @@ def figures(tables: Tables) -> Iterator[tuple[str, Figure]]:
         yield "scores", scores_chart(tables["scores"])
     if "randomization" in tables:
         yield "randomization", randomization_chart(tables["randomization"])
-    for (network, task), rows in _by_setting(tables.get("bands", [])):
+    for (network, task), rows in by_setting(tables.get("bands", [])):
         yield f"bands-{network}-{task}", bands_chart(rows, f"{network}, {task}")
 
 
@@ -57,7 +56,7 @@ def accuracy_chart(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(8, 4.4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     names = []
-    for place, ((network, task), cells) in enumerate(_by_setting(rows)):
+    for place, ((network, task), cells) in enumerate(by_setting(rows)):
         names.append(f"{network}\n{task}")
         _bar_with_dots(axes, place, [100 * float(cell["test_accuracy"] or 0) for cell in cells])
         _mark_reported(axes, place, (TEST_ACCURACY, network, task))
@@ -71,7 +70,7 @@ def accuracy_chart(rows: Sequence[Row]) -> Figure:
 
 def removal_chart(rows: Sequence[Row]) -> Figure:
     """Accuracy while the input is removed: the paper's region, and the whole way."""
-    settings = list(_by_setting(rows))
+    settings = list(by_setting(rows))
     figure = Figure(figsize=(10, 1 + 2.7 * len(settings)), dpi=100, layout="constrained")
     grid = figure.subplots(len(settings), 2, squeeze=False, sharey="row")
     for ((network, task), cells), (fine, coarse) in zip(settings, grid, strict=True):
@@ -102,7 +101,7 @@ def removal_chart(rows: Sequence[Row]) -> Figure:
 def scaling_chart(rows: Sequence[Row]) -> Figure:
     """Accuracy of gender classifiers after every manipulation of the spectrograms."""
     overall = [row for row in rows if row["speakers"] == "all"]
-    settings = list(_by_setting(overall))
+    settings = list(by_setting(overall))
     figure = Figure(figsize=(8, 3.6 * len(settings)), dpi=100, layout="constrained")
     for index, ((network, task), cells) in enumerate(settings):
         axes = figure.add_subplot(len(settings), 1, index + 1)
@@ -123,7 +122,7 @@ def scaling_chart(rows: Sequence[Row]) -> Figure:
 def scores_chart(rows: Sequence[Row]) -> Figure:
     """Scores of the explanations, mean over folds; each fold's interval as a thin line. Not in it: those in nats."""
     rows = [row for row in rows if row["score"] != "complexity"]
-    settings = list(_by_setting(rows))
+    settings = list(by_setting(rows))
     names = list(dict.fromkeys(str(row["score"]) for row in rows))
     figure = Figure(figsize=(9, 1.2 + 0.55 * len(names)), dpi=100, layout="constrained")
     axes = figure.add_subplot()
@@ -155,7 +154,7 @@ def randomization_chart(rows: Sequence[Row]) -> Figure:
     figure = Figure(figsize=(8, 4), dpi=100, layout="constrained")
     axes = figure.add_subplot()
     most = 0
-    for index, ((network, task), cells) in enumerate(_by_setting(rows)):
+    for index, ((network, task), cells) in enumerate(by_setting(rows)):
         layers = list(dict.fromkeys(str(row["layer"]) for row in cells))
         means = [_mean(row["mean"] for row in cells if row["layer"] == layer) for layer in layers]
         axes.plot(
@@ -219,13 +218,6 @@ def _mark_reported(axes: Axes, place: float | None, key: tuple[str, str, str] | 
     elif key in REPORTED:
         mean, std = REPORTED[key]
         axes.errorbar(place + 0.33, mean, yerr=std, fmt="D", color="0.4", capsize=3)
-
-
-def _by_setting(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
-    """Rows by network and task."""
-    key: Callable[[Row], tuple[str, str]] = lambda row: (str(row["network"]), str(row["task"]))  # noqa: E731
-    for setting, members in groupby(sorted(rows, key=key), key=key):
-        yield setting, list(members)
 
 
 def _folds(rows: Sequence[Row], along: str, column: str, places: Sequence[float]) -> NDArray[np.float64]:

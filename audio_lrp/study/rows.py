@@ -3,7 +3,8 @@
 import csv
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
@@ -19,6 +20,16 @@ _TEXT: Final = frozenset(
     ("file", "label", "prediction", "order", "manipulation", "speakers", "class", "score", "layer")
 )
 """Columns of words; the others hold numbers."""
+
+
+def by_setting(rows: Sequence[Row]) -> Iterator[tuple[tuple[str, str], list[Row]]]:
+    """Rows by network and task, in alphabetical order."""
+
+    def setting(row: Row) -> tuple[str, str]:
+        return str(row["network"]), str(row["task"])
+
+    for key, members in groupby(sorted(rows, key=setting), key=setting):
+        yield key, list(members)
 
 
 def estimate_row(estimate: Estimate) -> Row:

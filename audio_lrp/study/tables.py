@@ -127,13 +127,15 @@ def summary_text(rows: list[Row]) -> str:
     width = max(len(str(row["quantity"])) for row in rows)
     lines = [f"{'accuracy in %':<{width}}  network   task     this study      folds  reported (arXiv 1807.03418v2)"]
     for row in rows:
-        own, reported = _interval(row["mean"], row["std"]), _interval(row["reported_mean"], row["reported_std"])
+        own = mean_and_deviation(row["mean"], row["std"])
+        reported = mean_and_deviation(row["reported_mean"], row["reported_std"])
         setting = f"{row['quantity']:<{width}}  {row['network']:<8}  {row['task']:<7}"
         lines.append(f"{setting}  {own:<14}  {row['folds']:>5}  {reported}")
     return "\n".join(line.rstrip() for line in lines)
 
 
-def _interval(mean: object, std: object) -> str:
+def mean_and_deviation(mean: object, deviation: object) -> str:
+    """The two as text; no deviation of a single value, and nothing where there is no mean."""
     if mean is None:
         return ""
-    return f"{mean:.1f}" if std is None else f"{mean:.1f} ± {std:.1f}"
+    return f"{mean:.1f}" if deviation is None else f"{mean:.1f} ± {deviation:.1f}"
