@@ -34,6 +34,7 @@ from audio_lrp.data.representation import (
     Spectrogram,
     SpectrogramScale,
     Waveform,
+    refuse_rounding,
 )
 from audio_lrp.data.shares import UnrepeatedBatches
 from audio_lrp.data.splits import SplitName, require_labels, split_recordings
@@ -165,12 +166,7 @@ class CorpusDataModule(L.LightningDataModule):
                 ``long_clips`` allows, or the trainer computes in 16 bits alone, to which Lightning rounds clips before
                 they come here; told here because loggers start their runs before :meth:`setup`.
         """
-        precision = None if self.trainer is None else self.trainer.precision
-        if precision in ("16-true", "bf16-true"):
-            raise UserError(
-                f"trainer.precision {precision} would round recordings to 16-bit floating-point numbers, of which no "
-                f"spectrogram can be computed: set it to {precision.removesuffix('true')}mixed"
-            )
+        refuse_rounding(None if self.trainer is None else self.trainer.precision)
         self.corpus.prepare()
         self._split()
         for further in self.training_corpora:

@@ -10,6 +10,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from audio_lrp.errors import UserError
+
 SAMPLE_RATE = 8000
 """Sampling rate of every network input, in Hz."""
 NUM_SAMPLES = 8000
@@ -17,6 +19,19 @@ NUM_SAMPLES = 8000
 
 RepresentationName = Literal["waveform", "spectrogram"]
 SpectrogramScale = Literal["unit", "decibel"]
+
+
+def refuse_rounding(precision: str | None) -> None:
+    """Refuse a Trainer's precision that rounds signals to 16 bits before they become network inputs.
+
+    Raises:
+        UserError: it is ``"16-true"`` or ``"bf16-true"``.
+    """
+    if precision in ("16-true", "bf16-true"):
+        raise UserError(
+            f"trainer.precision {precision} would round recordings to 16-bit floating-point numbers, of which no "
+            f"spectrogram can be computed: set it to {precision.removesuffix('true')}mixed"
+        )
 
 
 class Representation(nn.Module):
