@@ -250,16 +250,13 @@ class CorpusDataModule(L.LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "collate_fn": _already_a_batch,
-            "pin_memory": self._trains_on_cuda(),
+            # Elsewhere page-locked memory would only start CUDA, in every process.
+            "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         }
         if split != "train":
             return DataLoader(self.splits[split], **(settings | changed))
         order = self._training_order()
         return ResumableLoader(self.training_clips, sampler=order, first_batch=self._batches_done, **settings)
-
-    def _trains_on_cuda(self) -> bool:
-        """Whether page-locked memory pays: on a CPU it would only start CUDA, in every process."""
-        return self.trainer is not None and self.trainer.strategy.root_device.type == "cuda"
 
     def _batches_done(self) -> int:
         """How many batches of the epoch training has behind it: more than 0 when it begins in the middle of one."""
