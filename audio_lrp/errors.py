@@ -62,12 +62,21 @@ def wrong_backend(error: BaseException) -> UserError | None:
     return UserError(f"matplotlib's variable MPLBACKEND (or its file matplotlibrc): {problem}; mend or unset it")
 
 
+def legible(name: str) -> str:
+    r"""A file's name with the bytes that are not UTF-8 written out, as neither terminals nor pages could show them.
+
+    Example:
+        >>> print(legible("jos\udce9.wav"))
+        jos\xe9.wav
+    """
+    return os.fsencode(name).decode(errors="backslashreplace")
+
+
 def wrongly_encoded(error: BaseException) -> UserError | None:
     """The error for a file's or folder's name that is not in UTF-8, as old archives leave some; else ``None``."""
     if not isinstance(error, UnicodeEncodeError) or not any("\udc80" <= char <= "\udcff" for char in error.object):
         return None
-    name = os.fsencode(error.object).decode(errors="backslashreplace")
-    return UserError(f"the name '{name}' is not in UTF-8; rename the file or folder")
+    return UserError(f"the name '{legible(error.object)}' is not in UTF-8; rename the file or folder")
 
 
 def parse_yaml(text: str) -> Any:

@@ -25,7 +25,7 @@ from audio_lrp.attribution.audible import audible_explanations, write_wav
 from audio_lrp.attribution.composites import composite_by_name
 from audio_lrp.data.decode import UnusableRecordingError, decode
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
-from audio_lrp.errors import UserError, not_writable
+from audio_lrp.errors import UserError, legible, not_writable
 from audio_lrp.explain_inputs import AudioFile, Window, find_audio_files, windows
 from audio_lrp.explain_page import ExplainedRecording, ExplainedWindow, page
 from audio_lrp.figures import waveform_relevance
@@ -167,9 +167,8 @@ def explain(
             except (UnusableRecordingError, OSError) as error:
                 unusable[file.name] = str(error)
                 continue
-            except UnicodeEncodeError:  # soundfile's, of a name that neither terminal nor page could show as it is
-                name = os.fsencode(file.name).decode(errors="backslashreplace")
-                unusable[name] = "its name is not in UTF-8: rename the file or folder"
+            except UnicodeEncodeError:  # soundfile's
+                unusable[legible(file.name)] = "its name is not in UTF-8: rename the file or folder"
                 continue
             recordings.append(
                 _explain_recording(explainer, file, windows(samples, saved.placement), folder, checkpoint)

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UserError, parse_yaml
 from audio_lrp.report.blocks import (
     Block,
     Charts,
@@ -182,7 +182,7 @@ def _explained(folder: Path, tables: Tables, plugins: Collection[str]) -> Iterat
     for (network, task), rows in by_setting(tables["accuracy"]):
         cell = folder / "cells" / f"{network}-{task}-fold{min(int(row['fold'] or 0) for row in rows)}"
         try:
-            config = yaml.safe_load(max(cell.glob("training/*/config.yaml")).read_text(encoding="utf-8"))
+            config = parse_yaml(max(cell.glob("training/*/config.yaml")).read_text(encoding="utf-8"))
             found: Explained | str = explain_test_clips(config, cell / "checkpoints" / "best.ckpt", _NUM_CLIPS, plugins)
         except (UserError, OSError, ValueError, yaml.YAMLError) as error:
             found = str(error)
