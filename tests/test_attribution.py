@@ -1,7 +1,10 @@
 """The attribution call against zennit used directly, its guard, and what it refuses."""
 
 import copy
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
@@ -11,6 +14,7 @@ from torch.nn.utils import parametrizations, prune
 from zennit.attribution import Gradient
 from zennit.canonizers import Canonizer, SequentialMergeBatchNorm
 from zennit.composites import EpsilonPlus, LayerMapComposite
+from zennit.core import Hook
 from zennit.layer import Sum
 from zennit.rules import Epsilon, Norm, Pass
 from zennit.types import Activation
@@ -270,7 +274,7 @@ class ShadowingCanonizer(Canonizer):
 
     def register(self, layer):
         self.layer, self.weight = layer, layer.weight
-        object.__setattr__(layer, "weight", 2 * layer.weight)
+        object.__setattr__(layer, "weight", 1 * layer.weight)
 
     def remove(self):
         object.__setattr__(self.layer, "weight", self.weight)
@@ -307,6 +311,73 @@ def test_leaves_no_trace_after_an_exception_in_the_forward():
     with pytest.raises(ZeroDivisionError, match="raised in the forward"):
         attribute(network, inputs)
     assert_same_state(before, state_of(network))
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, MemoryError, SystemExit])
+def test_leaves_no_trace_when_interrupted(error):
+    inputs = random_input()
+    network = trained_a_little(waveform_network(), inputs)
+
+    def interrupt(_):
+        raise error
+
+    network.append(Function(interrupt))
+    before = state_of(network)
+    with pytest.raises(error):
+        attribute(network, inputs)
+    assert_same_state(before, state_of(network))
+
+
+@pytest.mark.parametrize("shared", [True, False], ids=["one network", "two with a common part"])
+def test_threads_explain_at_the_same_time(shared):
+    inputs = random_input()
+    network = batch_norm_network()
+    networks = [network, network if shared else nn.Sequential(*network[:-1], nn.Linear(32, 3))]
+    expected = [attribute(network, inputs).relevance for network in networks]
+    before = [state_of(network) for network in networks]
+    start = threading.Barrier(4)
+
+    def explain(number):
+        start.wait()
+        return [attribute(networks[number % 2], inputs).relevance for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as threads:
+        for number, maps in enumerate(threads.map(explain, range(4))):
+            for relevance in maps:
+                assert_same_relevance(relevance, expected[number % 2])
+    for network, state in zip(networks, before, strict=True):
+        assert_same_state(state, state_of(network))
+
+
+class Precise(nn.Module):
+    """A network that asks for less precision inside its forward."""
+
+    def __init__(self, ask):
+        super().__init__()
+        self.network, self.ask = waveform_network().eval(), ask
+
+    def forward(self, value):
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.ask == "autocast"):
+            match self.ask:
+                case "half":
+                    return self.network.half()(value.half()).float()
+                case "to":
+                    return self.network(value.to(torch.bfloat16))
+                case "to_keyword":
+                    return self.network(value.to(dtype=torch.float16))
+                case "type":
+                    return self.network(value.type(torch.bfloat16))
+            return self.network(value)
+
+
+@pytest.mark.parametrize("preset", ["epsilon_alpha2_beta1", "zennit_epsilon_plus"])
+@pytest.mark.parametrize("ask", ["autocast", "half", "to", "to_keyword", "type"])
+def test_lower_precision_inside_the_forward_is_neutralised(ask, preset):
+    expected = attribute(waveform_network(), random_input(), composite=preset)
+    explanation = attribute(Precise(ask), random_input(), composite=preset)
+    assert explanation.relevance.dtype == torch.float32
+    assert torch.equal(explanation.output, expected.output)
+    assert_same_relevance(explanation.relevance, expected.relevance)
 
 
 def test_leaves_no_trace_after_an_exception_in_a_rule():
@@ -626,7 +697,7 @@ def test_residual_sum_with_a_rule():
     torch.testing.assert_close(explanation.relevance.flatten(1).sum(1), logit, rtol=1e-3, atol=1e-5)
 
 
-# --- what it refuses ---
+# --- what counts is what a layer computes, not its type ---
 
 
 class Reused(nn.Module):
@@ -701,6 +772,61 @@ class NormOfAnotherWidth(nn.Module):
         return self.dense(self.norm(self.convolution(value).flatten(1)))
 
 
+class FunctionalBeforeNorm(nn.Module):
+    """Calls a function between a convolution and the normalisation that is defined behind it."""
+
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.norm, self.dense = nn.Conv1d(1, 4, 3), trained_norm(4), nn.Linear(248, 3)
+
+    def forward(self, value):
+        return self.dense(self.norm(torch.relu(self.convolution(value))).flatten(1))
+
+
+class BeforeADropout(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.convolution, self.dropout, self.dense = nn.Conv1d(1, 4, 3), nn.Dropout(), nn.Linear(4, 3)
+
+    def forward(self, value):
+        return self.dense(self.dropout(self.convolution(value).relu().mean(-1)))
+
+
+class Adding(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.activation = nn.ReLU()
+
+    def forward(self, value):
+        return value + self.activation(value)
+
+
+class Reversed(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, value):
+        return value.view_as(value)
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return -gradient
+
+
+def trained_norm(channels):
+    norm = nn.BatchNorm1d(channels)
+    generator = torch.Generator().manual_seed(5)
+    for tensor in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+        tensor.uniform_(0.5, 1.5, generator=generator)
+    return norm
+
+
+def fake_quantised(layer):
+    """As in quantisation-aware training: the weights are rounded anew in each forward."""
+    layer.qconfig = torch.ao.quantization.QConfig(
+        activation=torch.ao.quantization.NoopObserver, weight=torch.ao.quantization.default_weight_fake_quant
+    )
+    return torch.ao.nn.qat.Conv1d.from_float(layer)
+
+
 class Function(nn.Module):
     def __init__(self, function):
         super().__init__()
@@ -740,27 +866,308 @@ def inserted(module, index=4):
     return network
 
 
+class Sinc(nn.Conv1d):
+    """Filters made of cut-off frequencies; the inherited weights take no part."""
+
+    def __init__(self):
+        super().__init__(6, 8, 3, padding=1)
+        self.cut = nn.Parameter(torch.rand(8, 6, 1) * 0.2 + 0.05)
+
+    def forward(self, value):
+        steps = torch.arange(-1, 2.0)
+        return nn.functional.conv1d(value, 2 * self.cut * torch.sinc(2 * self.cut * steps), self.bias, padding=1)
+
+
+class Standardised(nn.Conv1d):
+    def forward(self, value):
+        weight = (self.weight - self.weight.mean((1, 2), keepdim=True)) / self.weight.std((1, 2), keepdim=True)
+        return self._conv_forward(value, weight, self.bias)
+
+
+class Masked(nn.Linear):
+    def forward(self, value):
+        return nn.functional.linear(value, self.weight * (torch.arange(self.in_features) % 3 > 0), self.bias)
+
+
+class Causal(nn.Conv1d):
+    def forward(self, value):
+        return super().forward(nn.functional.pad(value, (2 * self.dilation[0], 0)))
+
+
+class ReflectingCausal(nn.Conv1d):
+    def forward(self, value):
+        return super().forward(nn.functional.pad(value, (2, 0), mode="reflect"))
+
+
+class LowRank(nn.Linear):
+    def __init__(self, inputs, outputs):
+        super().__init__(inputs, outputs)
+        self.down, self.up = nn.Parameter(torch.randn(4, inputs)), nn.Parameter(torch.randn(outputs, 4))
+
+    def forward(self, value):
+        return super().forward(value) + nn.functional.linear(nn.functional.linear(value, self.down), self.up)
+
+
+class Merged(LowRank):
+    """The same with the weights added, as after training."""
+
+    def forward(self, value):
+        return nn.functional.linear(value, self.weight + self.up @ self.down, self.bias)
+
+
+class TwoLinear(nn.Linear):
+    def forward(self, value):
+        return super().forward(super().forward(value))
+
+
+class ShiftedReLU(nn.ReLU):
+    """A subclass of ReLU whose outputs may be negative: no term of the layer before may be left out."""
+
+    def forward(self, value):
+        return super().forward(value) - 0.5 * torch.relu(-value)
+
+
+def replaced(index, module):
+    torch.manual_seed(2)
+    network = waveform_network()
+    network[index] = module() if isinstance(module, type) else module
+    return network
+
+
+def monkeypatched():
+    network = waveform_network()
+    forward = network[3].forward
+    network[3].forward = lambda value: forward(nn.functional.pad(value, (3, 0))[..., :-3])
+    return network
+
+
+def with_hook(kind, hook, index=3):
+    network = waveform_network()
+    getattr(network[index], f"register_{kind}")(hook)
+    return network
+
+
+def padded(mode, **options):
+    return lambda: replaced(3, nn.Conv1d(6, 8, 5, padding=2, padding_mode=mode, **options))
+
+
+def sync_batch_norm():
+    return nn.SyncBatchNorm.convert_sync_batchnorm(inserted(scaling_norm(), 1))
+
+
+EXPLAINED = {
+    "plain": waveform_network,
+    "reused": Reused,
+    "twice_in_its_forward": lambda: replaced(8, nn.Sequential(nn.Linear(128, 16), TwoLinear(16, 16))),
+    "input_by_keyword": ByKeyword,
+    "weight_norm": lambda: with_parametrized(parametrizations.weight_norm),
+    "old_weight_norm": lambda: with_parametrized(nn.utils.weight_norm),
+    "spectral_norm": lambda: with_parametrized(parametrizations.spectral_norm),
+    "orthogonal": lambda: with_parametrized(parametrizations.orthogonal),
+    "pruned": lambda: with_parametrized(lambda layer: prune.random_unstructured(layer, "weight", 0.5)),
+    "sinc": lambda: replaced(3, Sinc),
+    "standardised": lambda: replaced(3, Standardised(6, 8, 3, padding=1)),
+    "masked": lambda: replaced(8, Masked(128, 16)),
+    "causal": lambda: replaced(3, Causal(6, 8, 3)),
+    "causal_dilated": lambda: replaced(3, Causal(6, 8, 3, dilation=4)),
+    "causal_first": lambda: replaced(0, Causal(1, 6, 3)),
+    "reflecting_causal": lambda: replaced(3, ReflectingCausal(6, 8, 3)),
+    "low_rank_merged": lambda: replaced(8, Merged(128, 16)),
+    "fake_quantised": lambda: replaced(3, fake_quantised(nn.Conv1d(6, 8, 3, padding=1))),
+    "monkeypatched": monkeypatched,
+    "circular": padded("circular"),
+    "circular_strided": padded("circular", stride=1, dilation=1, groups=2),
+    "replicate": padded("replicate"),
+    "batch_norm_first": lambda: inserted(trained_norm(1), 0),
+    "batch_norm_after_convolution": lambda: inserted(trained_norm(8), 4),
+    "batch_norm_after_relu": lambda: inserted(scaling_norm(), 2),
+    "batch_norm_after_pooling": lambda: inserted(scaling_norm(), 3),
+    "batch_norm_twice": lambda: inserted(nn.Sequential(trained_norm(8), trained_norm(8)), 4),
+    "batch_norm_without_affine": lambda: inserted(nn.BatchNorm1d(8, affine=False), 4),
+    "batch_norm_after_dense": lambda: inserted(trained_norm(16), 9),
+    "sync_batch_norm": sync_batch_norm,
+    "batch_norm_called_elsewhere": CalledInAnotherOrder,
+    "batch_norm_beside_its_input": BesideItsNorm,
+    "batch_norm_of_another_width": NormOfAnotherWidth,
+    "batch_norm_never_called": WithoutItsNorm,
+    "batch_norm_of_another_axis": NormOfTime,
+    "functional_relu_before_batch_norm": FunctionalBeforeNorm,
+    "hook_that_looks": lambda: with_hook("forward_hook", lambda *_: None),
+    "backward_hook": lambda: with_hook("full_backward_hook", lambda _, lower, upper: (3 * lower[0],)),
+    "backward_pre_hook": lambda: with_hook("full_backward_pre_hook", lambda _, upper: (3 * upper[0],)),
+}
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # the old weight_norm announces its own end
+@pytest.mark.parametrize("case", EXPLAINED)
+def test_lrp0_is_gradient_times_input(case):
+    """Of networks that are piecewise linear, whatever their layers are called."""
+    torch.manual_seed(3)
+    network, inputs = EXPLAINED[case]().double().eval(), random_input().double()
+    before = state_of(network)
+    explanation = attribute(network, inputs, composite="lrp0")
+    assert_same_state(before, state_of(network))
+    value = inputs.clone().requires_grad_()
+    plain = copy.deepcopy(network) if case.startswith("backward") else network
+    for module in plain.modules():
+        module._backward_hooks.clear() if plain is not network else None
+        module._backward_pre_hooks.clear() if plain is not network else None
+    output = plain(value)
+    (gradient,) = torch.autograd.grad(output.gather(1, explanation.target[:, None]).sum(), value)
+    assert_same_relevance(explanation.relevance, (value * gradient).detach(), 1e-9)
+    assert torch.equal(explanation.output, output)
+    ledger = attribute(network, inputs).conservation
+    assert ledger.complete
+    assert ledger.error < 1e-9
+
+
+@pytest.mark.parametrize("preset", ["epsilon_plus", "epsilon_alpha2_beta1"])
+def test_a_subclass_is_explained_like_the_layer_that_it_amounts_to(preset):
+    padded_first = waveform_network()
+    padded_first[3] = nn.Sequential(nn.ConstantPad1d((2, 0), 0.0), nn.Conv1d(6, 8, 3))
+    causal = waveform_network()
+    causal[3] = Causal(6, 8, 3)
+    causal[3].load_state_dict(padded_first[3][1].state_dict())
+    expected = attribute(padded_first, random_input(), composite=preset)
+    explanation = attribute(causal, random_input(), composite=preset)
+    assert_same_relevance(explanation.relevance, expected.relevance)
+    assert [account.rule for account in explanation.conservation.layers] == [
+        account.rule for account in expected.conservation.layers
+    ]
+
+
+def test_negative_outputs_of_a_subclass_of_relu_count():
+    """Zennit's rules leave nothing out, and pass relevance through its activation."""
+    network = waveform_network().double()
+    network[1] = ShiftedReLU()
+    inputs, target = random_input().double(), torch.tensor([3, 1, 0, 2, 1])
+    composite = LayerMapComposite([((nn.Conv1d, nn.Linear), stock.Gamma()), (Activation, Pass())])
+    expected = zennit_relevance(network, inputs, target, composite)
+    explanation = attribute(network, inputs, target, RuleMap({"Convolution": Gamma(), "Linear": Gamma()}))
+    assert_same_relevance(explanation.relevance, expected, 1e-9)
+
+
+def test_batch_norm_elsewhere_is_an_affine_layer_under_epsilon():
+    """Written out: each value x of channel c gets s_c x / (s_c x + t_c) of its output's relevance."""
+    norm = trained_norm(1).double()
+    network = nn.Sequential(norm, nn.Flatten(), nn.Linear(64, 3)).double()
+    inputs, target = random_input().double(), torch.tensor([2, 1, 0, 0, 1])
+    found = attribute(network, inputs, target, "epsilon").relevance
+    x = inputs.flatten(1).numpy()
+    scale = (norm.weight / (norm.running_var + norm.eps).sqrt()).item()
+    z = scale * (x - norm.running_mean.item()) + norm.bias.item()
+    weight, bias = network[2].weight.detach().numpy()[target], network[2].bias.detach().numpy()[target]
+    logit = (z * weight).sum(axis=1) + bias
+    upper = z * weight * (logit / (logit + 1e-6 * np.where(logit >= 0, 1, -1)))[:, None]
+    expected = scale * x / (z + 1e-6 * np.where(z >= 0, 1, -1)) * upper
+    np.testing.assert_allclose(found.flatten(1).numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+def test_each_call_of_a_layer_has_its_account():
+    ledger = attribute(Reused(), random_input(), composite="epsilon").conservation
+    assert [account.name for account in ledger.layers] == ["convolution", "convolution (call 2)", "dense"]
+
+
+@pytest.mark.parametrize("number", [40, 2000])
+def test_splits_and_concatenations_in_a_row_cost_no_more_than_their_number(number):
+    """Walks over all ways through this graph would never end, and recursion would be too deep."""
+
+    class Shuffling(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.dense = nn.Conv1d(1, 4, 3, padding=1), nn.Linear(256, 3)
+
+        def forward(self, value):
+            value = self.convolution(value)
+            for _ in range(number):
+                value = torch.cat([value[:, :2], value[:, 2:]], dim=1)
+            return self.dense(torch.relu(value).flatten(1))
+
+    plain = Shuffling()
+    explanation = attribute(plain, random_input(batch=1))
+    number = 0
+    assert_same_relevance(explanation.relevance, attribute(plain, random_input(batch=1)).relevance)
+
+
+# --- what it refuses ---
+
+
+class Snake(nn.Module):
+    def forward(self, value):
+        return value + value.sin() ** 2
+
+
+class MixingReLU(nn.ReLU):
+    def forward(self, value):
+        return super().forward(value - value.mean(1, keepdim=True))
+
+
+class ConditionalConvolution(nn.Conv1d):
+    """Its weights depend on the input."""
+
+    def forward(self, value):
+        return self._conv_forward(value, self.weight * value[0, 0, 0], self.bias)
+
+
+class UnderNoGrad(nn.Module):
+    """Hides from autograd what it does."""
+
+    def forward(self, value):
+        with torch.no_grad():
+            value.mul_(2)
+        return value
+
+
+class BatchMean(nn.AvgPool1d):
+    def forward(self, value):
+        return super().forward(value).mean(0, keepdim=True).expand(len(value), -1, -1)
+
+
 REFUSED = {
-    "reused": (Reused, "module 'convolution' \\(Conv1d\\) is used more than once"),
-    "weight_norm": (lambda: with_parametrized(parametrizations.weight_norm), "module '3' .* computes its weights anew"),
-    "old_weight_norm": (lambda: with_parametrized(nn.utils.weight_norm), "module '3' .* computes its weights anew"),
-    "pruned": (lambda: with_parametrized(lambda layer: prune.random_unstructured(layer, "weight", 0.5)), "pruning"),
-    "batch_norm_after_relu": (
-        lambda: inserted(scaling_norm(), 2),
-        "module '2' \\(BatchNorm1d\\): it must follow a convolution or dense layer",
+    "low_rank": (lambda: replaced(8, LowRank(128, 16)), "module '8' \\(LowRank\\) \\(operation Add\\)"),
+    "input_hook": (
+        lambda: with_hook("forward_pre_hook", lambda _, args: (2 * args[0],)),
+        "module '3' \\(Conv1d\\) \\(operation Mul\\): its forward or a hook does more",
     ),
-    "batch_norm_called_elsewhere": (
-        CalledInAnotherOrder,
-        "module 'norm' \\(BatchNorm1d\\) was merged into module 'convolution'",
+    "output_hook": (
+        lambda: with_hook("forward_hook", lambda *args: 2 * args[2]),
+        "module '3' \\(Conv1d\\) \\(operation Mul\\)",
     ),
-    "batch_norm_beside_its_input": (
-        BesideItsNorm,
-        "module 'norm' \\(BatchNorm1d\\) was merged into module 'convolution' .* also used without the normalisation",
+    "hook_of_an_activation": (
+        lambda: with_hook("forward_hook", lambda *args: args[2].mean(1, keepdim=True).expand_as(args[2]), 1),
+        "module '1' \\(ReLU\\) \\(operation Mean\\)",
     ),
-    "batch_norm_of_another_width": (NormOfAnotherWidth, "'norm' \\(BatchNorm1d\\): it must follow a convolution"),
-    "batch_norm_never_called": (WithoutItsNorm, "remove a normalisation that is never called"),
-    "batch_norm_of_another_axis": (NormOfTime, "of input \\[5, 4, 4\\] it normalises axis 1"),
-    "batch_statistics": (lambda: inserted(nn.BatchNorm1d(6, track_running_stats=False), 1), "BatchNorm1d"),
+    "conditional_weights": (
+        lambda: replaced(3, ConditionalConvolution(6, 8, 3, padding=1)),
+        "module '3' \\(ConditionalConvolution\\) .*its weights depend on the network's input",
+    ),
+    "mixing_activation": (lambda: replaced(1, MixingReLU), "module '1' \\(MixingReLU\\): it is not elementwise"),
+    "in_place_under_no_grad": (
+        lambda: inserted(UnderNoGrad(), 1),
+        "module '1' \\(UnderNoGrad\\) was changed in place under no_grad",
+    ),
+    "averages_the_batch": (lambda: replaced(5, BatchMean(2)), "module '5' \\(BatchMean\\): mean mixes the samples"),
+    "in_place_on_a_view": (
+        lambda: inserted(Function(lambda value: (value[:, :2].mul_(3), value)[1])),
+        "module '4' \\(Function\\) \\(operation CopySlices\\)",
+    ),
+    "gradient_reversal": (lambda: inserted(Function(Reversed.apply)), "module '4' .*operation Reversed"),
+    "transposed_convolution": (
+        lambda: inserted(nn.ConvTranspose1d(8, 8, 3, padding=1), 4),
+        "module '4' \\(ConvTranspose1d\\) \\(operation Convolution\\).*RuleMap\\(names=\\{'4'",
+    ),
+    "function_of_a_block": (
+        lambda: replaced(4, nn.Sequential(nn.ReLU(), Residual(torch.add))[:1].append(Adding())),
+        "a function in the forward of module '4.1' \\(Adding\\) \\(operation Add\\)",
+    ),
+    "function_before_a_module": (
+        BeforeADropout,
+        "a function in the network's forward \\(operation Mean\\)",
+    ),
+    "batch_statistics": (
+        lambda: inserted(nn.BatchNorm1d(6, track_running_stats=False), 1),
+        "module '1' \\(BatchNorm1d\\): it normalises by the statistics of the batch",
+    ),
     "layer_norm": (lambda: inserted(nn.LayerNorm(32)), "module '4' \\(LayerNorm\\)"),
     "instance_norm": (lambda: inserted(nn.InstanceNorm1d(8)), "module '4' \\(InstanceNorm1d\\)"),
     "local_response_norm": (lambda: inserted(nn.LocalResponseNorm(3)), "module '4' \\(LocalResponseNorm\\)"),
@@ -777,8 +1184,8 @@ REFUSED = {
         "operation Convolution",
     ),
     "sum_function": (lambda: Residual(torch.add), "a function in the network's forward \\(operation Add\\)"),
-    "input_by_keyword": (ByKeyword, "module 'dense' \\(Linear\\) gets its input by keyword"),
-    "attention": (Attention, "MultiheadAttention"),
+    "softmax_in_between": (lambda: inserted(nn.Softmax(dim=1)), "module '4' \\(Softmax\\).*replace it by a layer"),
+    "attention": (Attention, "module 'attention' \\(MultiheadAttention\\): it is not elementwise"),
 }
 
 
@@ -804,21 +1211,181 @@ def test_refuses_layers_that_the_composite_leaves_out():
         )
 
 
+class TwoInputs(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.dense = nn.Linear(64, 3)
+
+    def forward(self, value, mask, *, scale):
+        return self.dense(value.flatten(1) * mask * scale)
+
+
+class OptionalInput(TwoInputs):
+    def forward(self, value, mask=None, **options):
+        return self.dense(value.flatten(1))
+
+
+def test_optional_inputs_may_be_left_out():
+    assert attribute(OptionalInput(), random_input()).relevance.abs().max() > 0
+
+
+def scripted_part():
+    network = waveform_network()
+    network[3] = torch.jit.script(network[3])
+    return network
+
+
+def initialised_half():
+    return nn.Sequential(nn.LazyConv1d(8, 5), nn.Flatten(), nn.LazyLinear(3))
+
+
+def unloaded():
+    network = waveform_network()
+    network[8] = nn.Linear(128, 16, device="meta")
+    return network
+
+
+UNFIT = {
+    "scripted": (lambda: torch.jit.script(waveform_network()), "is TorchScript"),
+    "traced": (lambda: torch.jit.trace(waveform_network().eval(), random_input()), "is TorchScript"),
+    "scripted_part": (scripted_part, "module '3' .*is TorchScript"),
+    "lazy": (initialised_half, "module '0' \\(LazyConv1d\\) has no weights yet"),
+    "meta": (unloaded, "module '8' \\(Linear\\) lies on the meta device"),
+    "two_inputs": (TwoInputs, "takes 3 inputs \\(value, mask, scale\\)"),
+    "no_module": (lambda: waveform_network().forward, "the model is a method"),
+    "wrong_index": (
+        lambda: inserted(Function(lambda value: value[:, 99])),
+        "module '4' \\(Function\\) fails on .*index 99",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("case", UNFIT)
+def test_refuses_in_one_sentence_what_it_cannot_run(case):
+    build, message = UNFIT[case]
+    with pytest.raises(UserError, match=message) as refusal:
+        attribute(build(), random_input())
+    assert "\n" not in str(refusal.value)
+
+
+# --- rules of zennit's, which trust a layer's forward and parameters ---
+
+STOCK_REFUSES = {
+    "sinc": lambda: replaced(3, Sinc),
+    "standardised": lambda: replaced(3, Standardised(6, 8, 3, padding=1)),
+    "low_rank": lambda: replaced(8, LowRank(128, 16)),
+    "input_hook": lambda: with_hook("forward_pre_hook", lambda _, args: (2 * args[0],)),
+    "output_hook": lambda: with_hook("forward_hook", lambda *args: 2 * args[2]),
+    "weight_norm": lambda: with_parametrized(parametrizations.weight_norm),
+}
+STOCK_EXPLAINS = {
+    "causal": lambda: replaced(3, Causal(6, 8, 3)),
+    "masked": lambda: replaced(8, Masked(128, 16)),
+    "hook_that_looks": lambda: with_hook("forward_hook", lambda *_: None),
+}
+
+
+@pytest.mark.parametrize("case", STOCK_REFUSES)
+def test_zennits_rules_are_refused_where_they_would_be_wrong(case):
+    with pytest.raises(UserError, match=r"module '[38]' .* return something else than its weights and bias say"):
+        attribute(STOCK_REFUSES[case](), random_input(), composite="zennit_epsilon_plus")
+    if case != "low_rank" and "hook" not in case:  # the advice is true
+        attribute(STOCK_REFUSES[case](), random_input(), composite="epsilon_plus")
+
+
+@pytest.mark.parametrize("case", STOCK_EXPLAINS)
+def test_zennits_rules_are_kept_where_they_are_right(case):
+    network, inputs, target = STOCK_EXPLAINS[case](), random_input(), torch.tensor([3, 1, 0, 2, 1])
+    found = attribute(network, inputs, target, "zennit_epsilon_plus")
+    assert_same_relevance(found.relevance, attribute(network, inputs, target, "epsilon_plus").relevance, 1e-5)
+    assert not found.conservation.complete
+
+
+def test_the_advice_for_batch_norm_under_zennits_rules_is_true():
+    network, inputs = inserted(trained_norm(8), 4), random_input()
+    with pytest.raises(UserError, match=r"SequentialMergeBatchNorm .* presets of audio_lrp, such as epsilon_plus"):
+        attribute(network, inputs, composite="zennit_epsilon_plus")
+    attribute(network, inputs, composite=EpsilonPlus(canonizers=[SequentialMergeBatchNorm()]))
+    attribute(network, inputs, composite="epsilon_plus")
+    attribute(network, inputs, composite=RuleMap({"Convolution": ZPlus(), "Linear": ZPlus(), "BatchNorm": Epsilon()}))
+
+
+@pytest.mark.parametrize("make", [CalledInAnotherOrder, BesideItsNorm, WithoutItsNorm])
+def test_canonizers_that_change_the_network_are_refused(make):
+    network = make()
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d):
+            module.load_state_dict(trained_norm(module.num_features).state_dict())
+    with pytest.raises(UserError, match=r"canonizers of EpsilonPlus change the network's logits|covers module 'norm'"):
+        attribute(network, random_input(), composite=EpsilonPlus(canonizers=[SequentialMergeBatchNorm()]))
+
+
+class Thirds(Hook):
+    """A rule of the user's own, for any module: a third of the relevance for each of three inputs."""
+
+    def backward(self, module, grad_input, grad_output):
+        return tuple(torch.ones_like(value) * grad_output[0].sum() / 3 / value.numel() for value in grad_input)
+
+
+def test_the_advice_for_layers_without_a_rule_is_true():
+    inputs = random_input()
+    norm = RuleMap({"Convolution": ZPlus(), "Linear": ZPlus()}, names={"4": Epsilon()})
+    assert attribute(inserted(nn.LayerNorm(32)), inputs, composite=norm).relevance.isfinite().all()
+    assert attribute(inserted(nn.ConvTranspose1d(8, 8, 1)), inputs, composite=norm).relevance.isfinite().all()
+    with_hook_of_its_own = RuleMap({"Linear": ZPlus()}, names={"attention": Thirds()})
+    assert attribute(Attention(), inputs, composite=with_hook_of_its_own).relevance.isfinite().all()
+
+
+# --- the ledger tells ---
+
+
+class HiddenFactor(nn.Module):
+    """Changes gradients, and so relevance, where the graph does not show it."""
+
+    def forward(self, value):
+        value = value.view_as(value)
+        value.register_hook(lambda gradient: 3 * gradient)
+        return value
+
+
+def test_warns_of_relevance_that_is_not_accounted_for():
+    network = inserted(HiddenFactor(), 4)
+    with pytest.warns(UserWarning, match=r"6\.7e-01 of it is missing or added at the operations between the layers"):
+        ledger = attribute(network, random_input(), composite="epsilon").conservation
+    assert ledger.error > 0.1
+    assert max(account.gap.max() for account in ledger.layers) < 1e-4
+
+
+def test_warns_of_relevance_that_is_no_number():
+    network = waveform_network()
+    with torch.no_grad():
+        network[8].weight[0, 0] = float("nan")
+    with pytest.warns(UserWarning, match="do not trust this map"):
+        assert not attribute(network, random_input()).conservation.error <= 1e-4
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("preset", [*PRESETS, "zennit_epsilon_plus"])
+def test_does_not_warn_of_rounding(preset):
+    attribute(waveform_network(), random_input(), composite=preset)
+
+
 NETWORK_INPUT_ERRORS = {
     "one_sample": (lambda: (waveform_network(), torch.zeros(64)), "pass a batch"),
     "empty": (lambda: (waveform_network(), torch.zeros(0, 1, 64)), "at least one sample"),
     "integers": (lambda: (waveform_network(), torch.zeros(2, 1, 64, dtype=torch.int16)), "torch.int16"),
     "device": (
         lambda: (waveform_network(), torch.zeros(2, 1, 64, device="meta")),
-        "lies on meta but the network on cpu",
+        "input lies on the meta device",
     ),
     "waveform_as_spectrogram": (
         lambda: (spectrogram_network(), random_input()),
-        "module '0' \\(Conv2d\\) takes input of shape \\[B, 1, size, size\\] but gets \\[5, 1, 64\\]",
+        "module '0' \\(Conv2d\\) fails on .* it takes input of shape \\[B, 1, size, size\\] but gets \\[5, 1, 64\\]",
     ),
     "too_long": (
         lambda: (waveform_network(), torch.zeros(2, 1, 128)),
-        "module '8' \\(Linear\\) takes .*\\[B, ..., 128\\]",
+        "module '8' \\(Linear\\) fails on .* it takes .*\\[B, ..., 128\\]",
     ),
     "no_logits": (lambda: (waveform_network()[:6], random_input()), "must return logits"),
     "cut_off": (lambda: (inserted(Function(torch.detach), 11), random_input()), "logits do not depend on its input"),

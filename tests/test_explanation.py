@@ -128,10 +128,35 @@ class Turned(nn.Module):
 def test_no_modified_gradient_where_relevance_does_not_follow_the_input():
     assert attribute(small_network(), inputs(), composite="epsilon_alpha2_beta1_flat").modified_gradient is None
     assert attribute(small_network(), inputs(), composite="zennit_epsilon_plus").modified_gradient is None
-    turned_first = nn.Sequential(Turned(), nn.Flatten(), nn.Linear(64, CLASSES))
-    assert attribute(turned_first, inputs().reshape(BATCH, 8, 8)).modified_gradient is None
-    pooled_first = nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(60, CLASSES))
-    assert attribute(pooled_first, inputs()).modified_gradient is None
+
+
+MOVED_FIRST = {
+    "turned": lambda: nn.Sequential(Turned(), nn.Flatten(), nn.Linear(64, CLASSES)),
+    "pooled": lambda: nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(8, 2, 3), nn.Flatten(), nn.Linear(4, CLASSES)),
+    "padded": lambda: nn.Sequential(nn.ReflectionPad1d(3), nn.Conv1d(8, 2, 3), nn.Flatten(), nn.Linear(24, CLASSES)),
+    "forked": lambda: nn.Sequential(Forked(), nn.Flatten(), nn.Linear(128, CLASSES)),
+}
+
+
+class Forked(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.left, self.right = nn.Linear(8, 8), nn.Linear(8, 8)
+
+    def forward(self, value):
+        return torch.cat([self.left(value), self.right(value.transpose(1, 2))], dim=1)
+
+
+@pytest.mark.parametrize("target", ["predicted", "all"])
+@pytest.mark.parametrize("case", MOVED_FIRST)
+def test_modified_gradient_of_an_input_that_is_moved_first(case, target):
+    torch.manual_seed(0)
+    network, value = MOVED_FIRST[case]().double(), inputs().reshape(BATCH, 8, 8).double()
+    value[:, 0, 0] = 0.0
+    explanation = attribute(network, value, target)
+    found, factor = explanation.modified_gradient, value[:, None] if target == "all" else value
+    torch.testing.assert_close(found * factor, explanation.relevance, rtol=1e-9, atol=1e-12)
+    assert (found[factor.expand_as(found) == 0] == 0).all()
 
 
 # --- conservation ---

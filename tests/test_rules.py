@@ -322,6 +322,11 @@ def test_gamma_sees_relevance_of_negative_outputs():
 # --- what it refuses ---
 
 
+def called(rule, layer):
+    with LayerMapComposite([(type(layer), rule)]).context(layer):
+        layer(torch.randn(2, 1, 8, requires_grad=True))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -331,8 +336,8 @@ def test_gamma_sees_relevance_of_negative_outputs():
         (lambda: Epsilon(-0.1), "stabilizer of Epsilon is -0.1"),
         (lambda: ZBox(1, 0), "low is 1 and high 0"),
         (lambda: ZPlus(bias="keep"), "bias of ZPlus is 'keep'"),
-        (lambda: Epsilon().register(nn.ConvTranspose1d(1, 1, 3)), "not ConvTranspose1d: give it a rule of zennit's"),
-        (lambda: ZPlus().register(nn.AvgPool1d(2)), "AvgPool1d has no weights: give it the rule Epsilon"),
+        (lambda: called(Epsilon(), nn.ConvTranspose1d(1, 1, 3)), "no linear call .* give it a rule of zennit's"),
+        (lambda: called(ZPlus(), nn.AvgPool1d(2)), "avg_pool1d has no weights: give it the rule Epsilon, not ZPlus"),
     ],
 )
 def test_refuses(make, message):

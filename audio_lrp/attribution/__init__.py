@@ -1,11 +1,21 @@
 """Layer-wise Relevance Propagation for any ``torch.nn.Module``: rules, composites and the attribution call."""
 
 from audio_lrp.attribution.attribute import Explanation, attribute
-from audio_lrp.attribution.canonizers import MergeBatchNorm
 from audio_lrp.attribution.composites import PRESETS, composite_by_name
 from audio_lrp.attribution.conservation import Conservation, LayerAccount
 from audio_lrp.attribution.rule_map import RuleMap
-from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus
+from audio_lrp.attribution.rules import (
+    AlphaBeta,
+    Epsilon,
+    Flat,
+    Gamma,
+    MergeBatchNorm,
+    Pass,
+    Rule,
+    WSquare,
+    ZBox,
+    ZPlus,
+)
 from audio_lrp.attribution.timefrequency import STFT, HannSTFT
 from audio_lrp.names import DEFAULT_COMPOSITE
 

@@ -1,6 +1,10 @@
 """The attribution call: which parts of an input made the network say what it says."""
 
-from collections.abc import Sequence
+import inspect
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -15,6 +19,12 @@ from audio_lrp.attribution.guard import guarded, precision
 from audio_lrp.attribution.seed import Seed, Target, check_request, start
 from audio_lrp.errors import UserError
 from audio_lrp.names import DEFAULT_COMPOSITE
+
+TOLERATED_ERROR = 1e-4
+"""Share of relevance that rounding in float32 may leave unaccounted for; more is warned of."""
+
+TOLERATED_CHANGE = 1e-3
+"""Relative change of the logits that canonizers may cause by rounding; zennit 0.5.1 forgets about eps."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,25 +105,52 @@ def attribute(
         composite = composite_by_name(composite, bounds)
 
     parts: list[Explanation] = []
-    with guarded(model, composite) as network:
-        names = {module: path for path, module in network.named_modules()}
-        for begin in range(0, len(input), chunk_size):
-            part = slice(begin, begin + chunk_size)
-            chunk = input[part].detach().to(precision(network)).clone().requires_grad_()
-            coverage = Coverage(network, composite, name)
-            with watched(network, coverage):
-                output = network(chunk.view_as(chunk))  # torch's FLOP counter fails on leaves of the graph
-            _check_output(output, len(chunk))
-            coverage.verify(output)
-            relevance, explained = start(output, target[part] if isinstance(target, Tensor) else target, seed)
-            parts.append(_explain(chunk, output, relevance, explained, name, names))
-        return _joined(parts)
+    with guarded(model) as network:
+        _check_network(network, input)
+        with _registered(composite, network):
+            for begin in range(0, len(input), chunk_size):
+                part = slice(begin, begin + chunk_size)
+                chunk = input[part].detach().to(precision(network)).clone().requires_grad_()
+                coverage = Coverage(network, composite, name)
+                try:
+                    with watched(network, coverage):
+                        output = network(chunk.view_as(chunk))  # torch's FLOP counter fails on leaves of the graph
+                except Exception as error:
+                    raise coverage.failure(error, chunk.shape) from error
+                _check_output(output, len(chunk))
+                coverage.verify(output)
+                relevance, explained = start(output, target[part] if isinstance(target, Tensor) else target, seed)
+                try:
+                    parts.append(_explain(chunk, output, relevance, explained, name, coverage))
+                except RuntimeError as error:
+                    problem = " ".join(str(error).split())
+                    raise UserError(f"relevance by {name} cannot be propagated: {problem}") from error
+        if composite.canonizers:
+            _check_canonized(network, input[:chunk_size], parts[0].output, name)
+        explanation = _joined(parts)
+    conservation = explanation.conservation
+    if not conservation.error <= TOLERATED_ERROR:
+        warnings.warn(
+            f"relevance by {name} is not accounted for: {conservation.error:.1e} of it is missing or added at "
+            f"{conservation.largest_gap}, where rounding explains {TOLERATED_ERROR:.0e} at most; do not trust this map",
+            stacklevel=2,
+        )
+    return explanation
+
+
+@contextmanager
+def _registered(composite: Composite, network: nn.Module) -> Iterator[None]:
+    try:
+        composite.register(network)
+        yield
+    finally:
+        composite.remove()
 
 
 def _explain(
-    chunk: Tensor, output: Tensor, relevance: Tensor, target: Tensor, composite: str, names: dict[nn.Module, str]
+    chunk: Tensor, output: Tensor, relevance: Tensor, target: Tensor, composite: str, coverage: Coverage
 ) -> Explanation:
-    """Hand relevance down: with the rules registered, autograd carries it instead of a gradient.
+    """Propagate relevance: with the rules registered, autograd carries it instead of a gradient.
 
     Args:
         chunk: input [B, ...], a leaf of the graph.
@@ -121,41 +158,55 @@ def _explain(
         relevance: where it starts [B, C], or for all classes [C, B, C].
         target: see `Explanation`.
         composite: its name.
-        names: the modules' names, in the network's order.
+        coverage: what watched the forward pass.
     """
     graph = Graph(output)
+    names = coverage.names
     order = {module: position for position, module in enumerate(names)}
-    layers = sorted(graph.layers, key=lambda layer: order[layer.rule.module])
+    layers = sorted(graph.layers, key=lambda layer: (order[layer.rule.module], layer._sequence_nr()))
+    entries = graph.entries(chunk)
+    proportional = bool(entries) and all(entry.rule.proportional for entry in entries)
     for layer in layers:
-        layer.wants_account = True
-    wanted = [chunk, *(layer.account for layer in layers)]
-    entry = graph.entry(chunk)
-    if proportional := entry is not None and entry.rule.proportional:
-        entry.wants_quotient = True
-        wanted.append(entry.quotient)
+        layer.wants_account, layer.wants_quotient = True, proportional and layer in entries
+        layer.serves_many = relevance.dim() == 3
+    wanted = [chunk, *(layer.account for layer in layers), *(entry.quotient for entry in entries if proportional)]
+
+    def propagate(seed: Tensor, keep: bool) -> list[Tensor]:
+        lower, *rest = torch.autograd.grad(output, wanted, seed, retain_graph=True)
+        quotients = rest[len(layers) :]
+        if quotients:
+            inputs = [entry.operator.input for entry in entries]
+            (quotient,) = torch.autograd.grad(inputs, chunk, quotients, retain_graph=keep)
+            rest[len(layers) :] = [quotient]
+        return [lower, *rest]
+
     if relevance.dim() == 3:
-        for layer in layers:
-            layer.serves_many = True
-        maps = [torch.autograd.grad(output, wanted, seed, retain_graph=True) for seed in relevance]
-        found = tuple(torch.stack(values, dim=1) for values in zip(*maps, strict=True))  # the class after the sample
+        maps = [propagate(seed, keep=True) for seed in relevance]
+        found = [torch.stack(values, dim=1) for values in zip(*maps, strict=True)]  # the class after the sample
         relevance = relevance.transpose(0, 1)
     else:
-        found = torch.autograd.grad(output, wanted, relevance)
-    lower, accounts = found[0], found[1 : 1 + len(layers)]
-    conservation = Conservation(
-        relevance.sum(dim=-1).double(),
-        lower.sum(dim=tuple(range(relevance.dim() - 1, lower.dim()))).double(),
-        tuple(
+        found = propagate(relevance, keep=False)
+    lower = found[0]
+    calls: Counter[str] = Counter()
+    accounts = []
+    for layer, account in zip(layers, found[1:], strict=False):  # behind the accounts comes the quotient
+        place = names[layer.rule.module]
+        calls[place] += 1
+        accounts.append(
             LayerAccount(
-                names[layer.rule.module],
+                place if calls[place] == 1 else f"{place} (call {calls[place]})",
                 type(layer.rule.module).__name__,
                 type(layer.rule).__name__,
                 *account.unbind(dim=-1),
             )
-            for layer, account in zip(layers, accounts, strict=True)
-        ),
+        )
+    conservation = Conservation(
+        relevance.sum(dim=-1).double(),
+        lower.sum(dim=tuple(range(relevance.dim() - 1, lower.dim()))).double(),
+        tuple(accounts),
+        coverage.complete,
     )
-    quotient = found[-1].reshape(lower.shape) if proportional else None
+    quotient = found[-1] if proportional else None
     return Explanation(lower, output.detach(), target, composite, conservation, quotient)
 
 
@@ -172,15 +223,33 @@ def _joined(parts: Sequence[Explanation]) -> Explanation:
 
 
 def _check_input(model: nn.Module, value: Tensor, chunk_size: int) -> None:
+    if not isinstance(model, nn.Module):
+        raise UserError(f"the model is a {type(model).__name__}: pass a torch.nn.Module")
     if value.ndim < 2 or len(value) == 0:
         raise UserError(f"input has shape {list(value.shape)}: pass a batch [B, ...] of at least one sample")
     if not value.is_floating_point():
         raise UserError(f"input holds {value.dtype}: pass floating-point values, as the network takes them")
-    device = next((parameter.device for parameter in model.parameters()), value.device)
-    if value.device != device:
-        raise UserError(f"input lies on {value.device} but the network on {device}: move one of them to the other")
+    if value.is_meta:
+        raise UserError("input lies on the meta device, which holds no values")
     if chunk_size < 1:
         raise UserError(f"chunk_size is {chunk_size}: pass the number of samples to explain at once, 1 or more")
+
+
+def _check_network(network: nn.Module, value: Tensor) -> None:
+    device = next((parameter.device for parameter in network.parameters()), value.device)
+    if value.device != device:
+        raise UserError(f"input lies on {value.device} but the network on {device}: move one of them to the other")
+    needed = [
+        parameter.name
+        for parameter in inspect.signature(network.forward).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if len(needed) > 1:
+        raise UserError(
+            f"the network takes {len(needed)} inputs ({', '.join(needed)}) but one is explained: pass a module that "
+            "takes this one alone and calls the network with the others"
+        )
 
 
 def _check_output(output: object, batch_size: int) -> None:
@@ -193,4 +262,16 @@ def _check_output(output: object, batch_size: int) -> None:
         raise UserError(
             "the network's logits do not depend on its input, or are cut off from it: look for detach(), no_grad() or "
             "a way through NumPy in its forward method, which no relevance can take"
+        )
+
+
+def _check_canonized(network: nn.Module, value: Tensor, output: Tensor, composite: str) -> None:
+    """Refuse canonizers that changed what the network computes, as for modules called in another order than defined."""
+    with torch.no_grad():
+        plain = network(value.to(output))
+    difference = (plain - output).abs().max() / plain.abs().max()
+    if difference > TOLERATED_CHANGE:
+        raise UserError(
+            f"the canonizers of {composite} change the network's logits by {difference.item():.0%}: leave them out; "
+            "the presets of audio_lrp, such as epsilon_plus, need none"
         )

@@ -7,7 +7,7 @@ from zennit.composites import COMPOSITES
 from zennit.core import Composite
 
 from audio_lrp.attribution.rule_map import RuleMap
-from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, Rule, ZBox, ZPlus
+from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, MergeBatchNorm, Rule, ZBox, ZPlus
 from audio_lrp.errors import UserError
 
 Bounds = tuple[float, float]
@@ -28,7 +28,9 @@ def _epsilon_alpha2_beta1_flat() -> Composite:
 
 
 PRESETS: dict[str, Callable[[Bounds | None], Composite]] = {
-    "lrp0": lambda _: RuleMap({"Convolution": Epsilon(0), "Linear": Epsilon(0)}),
+    "lrp0": lambda _: RuleMap(
+        {"BatchNorm": MergeBatchNorm(0), **dict.fromkeys(("Convolution", "Linear", "AvgPool", "Sum"), Epsilon(0))}
+    ),
     "epsilon": lambda _: _with_convolutions(Epsilon()),
     "epsilon_plus": lambda _: _with_convolutions(ZPlus()),
     "epsilon_alpha2_beta1": lambda _: _with_convolutions(AlphaBeta(2, 1)),
@@ -55,10 +57,11 @@ def composite_by_name(name: str, bounds: Bounds | None = None) -> Composite:
     ============================  =====================  =======================  ==========
 
     The rules are those of `audio_lrp.attribution.rules`, with a stabilizer of 1e-6 and biases that take their part.
-    Batch normalisation is merged into the layer before it; for other layers see `RuleMap`. "First" means first in
-    the order in which the network's modules were defined; in a network without convolutions the flat rule goes to
-    the first dense layer. With ``zennit_`` before it, a name stands for zennit's own composite of that name, such as
-    ``zennit_epsilon_plus``: the same relevance by zennit's rules.
+    Batch normalisation is merged into a convolution or dense layer that it directly follows, and is an affine layer
+    elsewhere (`MergeBatchNorm`); for other layers see `RuleMap`. "First" means first in the order in which the
+    network's modules were defined; in a network without convolutions the flat rule goes to the first dense layer. With
+    ``zennit_`` before it, a name stands for zennit's own composite of that name, such as ``zennit_epsilon_plus``: the
+    same relevance by zennit's rules.
 
     Args:
         name: one of the names above.

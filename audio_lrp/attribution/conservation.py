@@ -1,5 +1,6 @@
 """Where relevance goes: a ledger of every layer's relevance in, out, to the bias and to the stabilizer."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -32,9 +33,12 @@ class LayerAccount:
     @property
     def gap(self) -> Tensor:
         """What is unaccounted for, as a fraction of the largest amount in the account [B] (all classes: [B, C])."""
-        amounts = torch.stack([self.upper, self.lower, self.to_bias, self.to_stabilizer]).abs().amax(dim=0)
-        unaccounted = (self.upper - self.lower - self.to_bias - self.to_stabilizer).abs()
-        return unaccounted / amounts.clamp(min=torch.finfo(torch.float32).tiny)
+        return _fraction((self.upper - self.lower - self.to_bias - self.to_stabilizer).abs(), self.amount)
+
+    @property
+    def amount(self) -> Tensor:
+        """The largest amount in the account, without its sign [B] (all classes: [B, C])."""
+        return torch.stack([self.upper, self.lower, self.to_bias, self.to_stabilizer]).abs().amax(dim=0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,11 +49,13 @@ class Conservation:
         explained: relevance that started at the output, float64 [B] (all classes: [B, C]).
         attributed: relevance that reached the input, same shape.
         layers: the ledger: the layers' accounts, from the input to the output, without those whose rules are not ours.
+        complete: whether all relevance that was redistributed stands in the ledger, as it does by our rules.
     """
 
     explained: Tensor
     attributed: Tensor
     layers: tuple[LayerAccount, ...] = ()
+    complete: bool = False
 
     @property
     def kept(self) -> float:
@@ -58,8 +64,27 @@ class Conservation:
 
     @property
     def error(self) -> float:
-        """Largest gap of any layer for any sample (see `LayerAccount`): rounding only. 0 without layers."""
-        return max((account.gap.max().item() for account in self.layers), default=0.0)
+        """Largest gap of any layer (see `LayerAccount`) or between the layers, for any sample: rounding only."""
+        return max([self.gap_between_layers, *(account.gap.max().item() for account in self.layers)], key=_nan_last)
+
+    @property
+    def gap_between_layers(self) -> float:
+        """What neither reached the input nor stands in the ledger, as a fraction of the largest amount in it.
+
+        0 where the ledger is not complete.
+        """
+        if not self.complete or not self.layers:
+            return 0.0
+        taken = sum((account.to_bias + account.to_stabilizer for account in self.layers), self.attributed)
+        amounts = torch.stack([account.amount for account in self.layers]).amax(dim=0)
+        return (_fraction((self.explained - taken).abs(), amounts)).max().item()
+
+    @property
+    def largest_gap(self) -> str:
+        """Where most is unaccounted for: the layer, or the operations between the layers."""
+        gaps = {f"layer {account.name!r} ({account.layer})": account.gap.max().item() for account in self.layers}
+        gaps["the operations between the layers"] = self.gap_between_layers
+        return max(gaps, key=lambda place: _nan_last(gaps[place]))
 
     def rows(self) -> list[dict[str, str | float]]:
         """The ledger as a table, layer by layer, averaged over the batch: for CSV files and data frames."""
@@ -114,4 +139,14 @@ def joined(parts: Sequence[Conservation]) -> Conservation:
             )
             for layer in accounts
         ),
+        all(part.complete for part in parts),
     )
+
+
+def _fraction(part: Tensor, whole: Tensor) -> Tensor:
+    return part / whole.clamp(min=torch.finfo(torch.float32).tiny)
+
+
+def _nan_last(value: float) -> float:
+    """For comparisons: what is not a number is the largest error."""
+    return math.inf if math.isnan(value) else value

@@ -1,97 +1,99 @@
-"""Refuse networks whose relevance would be silently wrong."""
+"""Refusal of networks whose relevance would be silently wrong."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import Tensor, nn
+from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 from torch.autograd.graph import Node
-from zennit.core import Composite
+from zennit.core import BasicHook, Composite
 from zennit.rules import Pass as StockPass
-from zennit.types import BatchNorm, Convolution, Linear
+from zennit.types import AvgPool, Linear
 
-from audio_lrp.attribution.graph import operation
-from audio_lrp.attribution.rules import Pass
+from audio_lrp.attribution.graph import FOLLOWS_VALUES, operation
+from audio_lrp.attribution.operators import LayerError
+from audio_lrp.attribution.rules import NOT_ELEMENTWISE, Pass, Rule, is_elementwise
 from audio_lrp.errors import UserError
 
-# Operations that may stand between the rules because their gradient carries relevance as it should: they move values
-# without changing them, or choose between them. Everything else (sums, products, normalisations) needs a rule.
-_NEEDS_NO_RULE = frozenset(
-    {
-        *("torch::autograd::AccumulateGrad", "BackwardHookFunction"),
-        *("Alias", "Clone", "ToCopy", "View", "UnsafeView", "ReshapeAlias", "Unflatten"),
-        *("Squeeze", "Unsqueeze", "Permute", "Transpose", "T", "Expand"),
-        *("Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Cat", "Stack", "ConstantPadNd"),
-        *("Relu", "MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D"),
-    }
-)
+_NEEDS_NO_RULE = FOLLOWS_VALUES | {
+    *("AccumulateGrad", "BackwardHookFunction"),
+    *("Redistribution", "PassThrough"),  # those of our rules
+}
+_TORCHS_COMPLAINTS = (RuntimeError, TypeError, ValueError, IndexError, NotImplementedError)
 
 
 class Coverage:
     """Watches one forward pass and refuses it where the composite's rules do not apply.
 
-    Module types alone do not tell: a softmax, a sum or a normalisation may be called as a function. So the recorded
-    graph is walked from the output to the input, skipping what happens inside modules that have a rule; what is left
-    must be operations that need no rule.
+    Module types alone do not tell what a network computes: a softmax or a sum may be called as a function, a subclass
+    of a layer have a forward of its own, a hook change what it returns. So the recorded graph is walked from the output
+    to the input: what is neither tied by a rule of ours nor inside a module with a rule of zennit's must be an
+    operation that needs no rule. Rules of zennit's trust a module's forward and parameters, and so are checked against
+    what the module returned, with one sample.
     """
 
     def __init__(self, network: nn.Module, composite: Composite, composite_name: str) -> None:
         self._composite = composite_name
-        self._names = {module: name for name, module in network.named_modules()}
+        self.names = {module: name for name, module in network.named_modules()}
         context: dict[Any, Any] = {}  # zennit's memory of what it has mapped, e.g. the first layer
-        hooks = {module: composite.module_map(context, name, module) for module, name in self._names.items()}
+        hooks = {module: composite.module_map(context, name, module) for module, name in self.names.items()}
         self._rules = {module: hook for module, hook in hooks.items() if hook is not None}
-        # Handles of canonizers: ours know what they merged, so do zennit's.
-        pairs = [getattr(handle, "merged", None) for handle in composite.handles]
-        stock = [
-            (linear, handle.batch_norm) for handle in composite.handles for linear in getattr(handle, "linears", ())
-        ]
-        self._merged = {norm: [layer] for layer, norm in filter(None, [*pairs, *stock])}
-        self._norms = {layer: norm for norm, (layer,) in self._merged.items()}
-        self._entries: dict[nn.Module, list[Node]] = {}  # where the latest call of a module with a rule began
-        self._crossings: dict[Node, list[Node]] = {}  # from the end of a module with a rule to its beginning
-        self._owners: dict[Node, nn.Module] = {}  # innermost module that ended in this operation
+        self._running: list[tuple[nn.Module, int]] = []  # modules whose forward runs, and where in the graph it began
+        self._calls: list[tuple[int, int, nn.Module]] = []  # where the forwards of modules began and ended
+        self._entries: dict[nn.Module, tuple[list[Node], Tensor]] = {}  # where the latest call of a module began
+        self._crossings: dict[
+            Node, list[Node]
+        ] = {}  # from the end of a module with a rule of zennit's to its beginning
+        self.complete = True
+        """Whether every relevance that was redistributed stands in the ledger, as it does by our rules."""
 
-    def before(self, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """Forward pre-hook: refuse what the module's type or state rules out."""
-        place = self._place(module)
-        if isinstance(module, BatchNorm) and not _is_identity(module):
-            raise UserError(
-                f"no rule of {self._composite} covers {place}: it must follow a convolution or dense layer, "
-                "in a composite whose canonizers merge it into that layer (MergeBatchNorm)"
-            )
-        if module in self._rules and not args:
-            raise UserError(f"{place} gets its input by keyword, where no rule sees it: pass it by position")
-        merged_into = self._merged.get(module, [])
-        if merged_into and [self._owners.get(node) for node in _nodes(args)] != merged_into:
-            raise UserError(
-                f"{place} was merged into {self._place(merged_into[0])}, which comes before it where the network "
-                "defines its modules but not where it calls them: define them in the order of the calls"
-            )
-        if merged_into and isinstance(merged_into[0], nn.Linear) and args[0].ndim != 2:
-            raise UserError(
-                f"{place} cannot be merged into {self._place(merged_into[0])}: of input {list(args[0].shape)} it "
-                "normalises axis 1, but the layer's outputs run along the last"
-            )
-        if module not in self._rules:
+    def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """Forward pre-hook: refuse what the module's state or input rules out."""
+        self._running.append((module, _get_sequence_nr()))
+        self._check_versions(args)
+        rule = self._rules.get(module)
+        if rule is None or isinstance(rule, Rule | Pass):
             return
-        if isinstance(module, nn.MultiheadAttention):  # zennit counts it among the elementwise activations
-            raise UserError(f"no rule of {self._composite} covers {place}: replace it, or give it a rule of its own")
-        if module in self._entries and not isinstance(self._rules[module], Pass | StockPass):
+        place = self._place(module)
+        if not args or not isinstance(args[0], Tensor):
             raise UserError(
-                f"{place} is used more than once in a forward pass, which LRP rules cannot tell apart: "
-                "give each use its own module"
+                f"{place} gets its input by keyword, where no rule of zennit's sees it: pass it by position"
             )
-        if isinstance(module, Linear):
-            _check_layer(module, place, args[0])
-        self._entries[module] = _nodes(args)
+        if module in self._entries and not isinstance(rule, StockPass):
+            raise UserError(
+                f"{place} is used more than once in a forward pass, which zennit's rules cannot tell apart: "
+                "give it a rule of audio_lrp's, or each use its own module"
+            )
+        self._entries[module] = _nodes(args), args[0][:1].detach().clone()  # the module may work in place
 
-    def after(self, module: nn.Module, _: tuple[Any, ...], output: Any) -> None:
-        """Forward hook: remember where the module ended."""
-        for node in _nodes(output if isinstance(output, tuple) else (output,)):
-            self._owners.setdefault(node, module)
-            if module in self._rules:
-                self._crossings.setdefault(node, self._entries[module])
+    def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
+        """Forward hook: remember where the module ended, and refuse what no rule of zennit's covers."""
+        outputs = output if isinstance(output, tuple) else (output,)
+        self._check_versions(outputs)
+        _, begin = self._running.pop()
+        self._calls.append((begin, _get_sequence_nr(), module))
+        if module in self._entries:
+            nodes, sample = self._entries[module]
+            self._check_stock(module, args, sample, output)
+            for node in _nodes(outputs):
+                self._crossings.setdefault(node, nodes)
+
+    def failure(self, error: Exception, shape: torch.Size) -> Exception:
+        """The error to raise for one that ended the forward pass: it names the module where that happened."""
+        is_understood = isinstance(error, (LayerError, *_TORCHS_COMPLAINTS))
+        if (
+            not is_understood
+            or (isinstance(error, UserError) and not isinstance(error, LayerError))
+            or not self._running
+        ):
+            return error
+        place = self._place(self._running[-1][0])
+        if isinstance(error, LayerError):
+            return UserError(f"no rule of {self._composite} covers {place}: {error}")
+        problem = " ".join(str(error).split())
+        return UserError(f"{place} fails on the network's input {list(shape)}: {problem}")
 
     def verify(self, output: Tensor) -> None:
         """Refuse the forward pass that led to this output if something on its way has no rule.
@@ -99,46 +101,80 @@ class Coverage:
         Raises:
             UserError: names the operation and the module.
         """
-        following = _nodes((output,))
-        self._check_merged(None, following)
-        todo: list[tuple[Node, nn.Module | None]] = [(node, None) for node in following]
+        todo = [(node, True) for node in _nodes((output,))]  # a node, and whether nothing with a rule follows it
         seen: set[Node] = set()
         while todo:
-            node, module = todo.pop()
+            node, is_last = todo.pop()
             if node in seen:
                 continue
             seen.add(node)
             if node in self._crossings:
-                following, module = self._crossings[node], None
+                following, is_last = self._crossings[node], False
             else:
-                module = self._owners.get(node, module)
-                if operation(node) not in _NEEDS_NO_RULE:
-                    self._refuse(operation(node), module)
+                name = operation(node)
+                if name not in _NEEDS_NO_RULE or not getattr(node, "constant", True):
+                    self._refuse(node, is_last)
+                is_last = is_last and name != "Redistribution"
                 following = [origin for origin, _ in node.next_functions if origin is not None]
-            self._check_merged(self._owners.get(node), following)
-            todo += [(origin, module) for origin in following]
+            todo += [(origin, is_last) for origin in following]
 
-    def _check_merged(self, consumer: nn.Module | None, origins: list[Node]) -> None:
-        """Refuse a layer with a merged norm whose output another consumer takes as well: merging changed it."""
-        for layer in filter(None, map(self._owners.get, origins)):
-            norm = self._norms.get(layer)
-            if norm is not None and consumer is not norm:
+    def _check_stock(self, module: Any, args: tuple[Any, ...], sample: Tensor, output: Any) -> None:
+        """Refuse a module with a rule of zennit's whose output is not what the rule takes it for."""
+        rule, place = self._rules[module], self._place(module)
+        if isinstance(rule, StockPass):
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                if not _is_identity(module):
+                    raise UserError(
+                        f"no rule of {self._composite} covers {place}: zennit's canonizer SequentialMergeBatchNorm "
+                        "merges it where it directly follows a convolution or dense layer, and the presets of "
+                        "audio_lrp, such as epsilon_plus, explain it anywhere"
+                    )
+            elif len(args) > 1 or not is_elementwise(module.forward, sample, output):
+                raise UserError(f"no rule of {self._composite} covers {place}: {NOT_ELEMENTWISE}")
+            return
+        self.complete = False
+        trusts = isinstance(rule, BasicHook) and isinstance(module, Linear | AvgPool)
+        if trusts and not _is_what_its_parameters_say(module, sample, output):
+            raise UserError(
+                f"no rule of {self._composite} covers {place}: hooks or a forward of its own make it return something "
+                "else than its weights and bias say, which zennit's rules go by; the presets of audio_lrp, such as "
+                "epsilon_plus, go by the calls it makes"
+            )
+
+    def _check_versions(self, values: tuple[Any, ...]) -> None:
+        """Refuse the output of a linear call that was changed where autograd does not look."""
+        for value in values:
+            node: Any = value.grad_fn if isinstance(value, Tensor) else None
+            if hasattr(node, "version") and node.version != value._version:
                 raise UserError(
-                    f"{self._place(norm)} was merged into {self._place(layer)}, the layer defined before it, whose "
-                    "output is also used without the normalisation: let nothing else take it, and remove a "
-                    "normalisation that is never called"
+                    f"what reaches or leaves {self._place(self._running[-1][0])} was changed in place under no_grad(), "
+                    "which no relevance can follow: change it where gradients are on"
                 )
 
-    def _refuse(self, name: str, module: nn.Module | None) -> None:
-        place = "a function in the network's forward" if module is None else self._place(module)
-        if "Softmax" in name:
-            mend = "LRP explains logits, so let the network return what comes before the softmax"
+    def _refuse(self, node: Any, is_last: bool) -> None:
+        around = [(end - begin, module) for begin, end, module in self._calls if begin <= node._sequence_nr() < end]
+        module = min(around, key=lambda call: call[0])[1]
+        place, name = self._place(module), operation(node)
+        is_layer = self.names[module] != "" and next(module.children(), None) is None
+        if not is_layer:
+            place = "a function in " + (f"the forward of {place}" if self.names[module] else "the network's forward")
+        if "Softmax" in name and is_last:
+            advice = "LRP explains logits, so let the network return what comes before the softmax"
+        elif name == "Redistribution":
+            advice = "its weights depend on the network's input, which LRP rules take for constants"
+        elif isinstance(self._rules.get(module), Rule):
+            advice = "its forward or a hook does more than the linear call that has a rule: let layers with rules do it"
+        elif is_layer:
+            advice = (
+                "replace it by a layer that has a rule, or pass a zennit composite with a rule for it, such as "
+                f"RuleMap(names={{{self.names[module]!r}: ...}})"
+            )
         else:
-            mend = "replace it by a layer that has a rule, or pass a zennit composite with a rule for it"
-        raise UserError(f"no rule of {self._composite} covers {place} (operation {name}): {mend}")
+            advice = "replace it by layers that have a rule"
+        raise UserError(f"no rule of {self._composite} covers {place} (operation {name}): {advice}")
 
     def _place(self, module: nn.Module) -> str:
-        name = self._names[module]
+        name = self.names[module]
         return f"module {name!r} ({type(module).__name__})" if name else f"the network {type(module).__name__}"
 
 
@@ -149,8 +185,8 @@ def watched(network: nn.Module, coverage: Coverage) -> Iterator[None]:
     try:
         for module in network.modules():
             # Before zennit's own hook, which cuts the graph at a module's input.
-            handles.append(module.register_forward_pre_hook(coverage.before, prepend=True))
-            handles.append(module.register_forward_hook(coverage.after))
+            handles.append(module.register_forward_pre_hook(coverage.before, prepend=True, with_kwargs=True))
+            handles.append(module.register_forward_hook(coverage.after, with_kwargs=True))
         yield
     finally:
         for handle in handles:
@@ -173,21 +209,27 @@ def _is_identity(norm: Any) -> bool:
     )
 
 
-def _check_layer(layer: Any, place: str, value: Tensor) -> None:
-    """Refuse parametrized weights and input that does not fit a convolution or dense layer."""
-    if not {"weight", "bias"} <= layer._parameters.keys():
-        raise UserError(
-            f"{place} computes its weights anew in each forward pass (weight norm, spectral norm, pruning or another "
-            "parametrization), which LRP rules cannot see through: make the weights plain parameters first"
-        )
-    if isinstance(layer, Convolution):
-        fits = value.ndim == layer.weight.ndim and value.shape[1] == layer.in_channels
-        wanted = f"[B, {layer.in_channels}{', size' * (layer.weight.ndim - 2)}]"
-    else:
-        fits = value.ndim >= 2 and value.shape[-1] == layer.in_features
-        wanted = f"[B, ..., {layer.in_features}]"
-    if not fits:
-        raise UserError(
-            f"{place} takes input of shape {wanted} but gets {list(value.shape)}: "
-            "give the network input of the shape it was built for"
-        )
+def _is_what_its_parameters_say(layer: Any, sample: Tensor, output: Tensor) -> bool:
+    """Whether a layer returned what its forward makes of its input, and that in proportion to its parameters.
+
+    Args:
+        layer: the layer.
+        sample: the first sample of its input [1, ...].
+        output: what it returned for the whole batch [B, ...].
+    """
+    parameters = layer._parameters
+    changed = {name: None if value is None else -2 * value for name, value in parameters.items()}
+    with torch.no_grad():
+        found = layer.forward(sample)
+        try:
+            layer._parameters = changed
+            proportional = layer.forward(sample)
+        finally:
+            layer._parameters = parameters
+    expected = output[:1].detach()
+    tolerance = 1e-4 * expected.abs().nan_to_num().max().item()
+    factor = -2 if changed else 1
+    return all(
+        torch.allclose(value, times * expected, rtol=0, atol=tolerance, equal_nan=True)
+        for value, times in ((found, 1), (proportional, factor))
+    )

@@ -7,17 +7,34 @@ from torch import Tensor
 from torch.autograd.graph import Node
 
 # Operations as autograd names them, without "Backward" and the overload's number.
-_SAME_ORDER = frozenset({"Alias", "Clone", "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze"})
-_SAME_VALUES = _SAME_ORDER | {
-    *("ToCopy", "Unflatten", "Permute", "Transpose", "T", "Expand"),
-    *("Slice", "Select", "Split", "SplitWithSizes", "Unbind", "Cat", "Stack"),
-}
+_SAME_VALUES = frozenset(
+    {
+        *("Alias", "Clone", "View", "UnsafeView", "ReshapeAlias", "Squeeze", "Unsqueeze", "ToCopy", "Unflatten"),
+        *(
+            "Permute",
+            "Transpose",
+            "T",
+            "Expand",
+            "Slice",
+            "Select",
+            "Split",
+            "SplitWithSizes",
+            "Unbind",
+            "Cat",
+            "Stack",
+        ),
+        *("ReflectionPad1D", "ReflectionPad2D", "ReflectionPad3D"),
+        *("ReplicationPad1D", "ReplicationPad2D", "ReplicationPad3D"),
+    }
+)
 _MAXIMA = frozenset({"MaxPool2DWithIndices", "MaxPool3DWithIndices", "AdaptiveMaxPool2D", "AdaptiveMaxPool3D"})
+FOLLOWS_VALUES = _SAME_VALUES | _MAXIMA | {"Relu", "ConstantPadNd"}
+"""What moves values without changing them, or chooses between them: its gradient carries relevance as it should."""
 
 
 def operation(node: Node) -> str:
     """The operation a node of the graph stands for, e.g. ``"Relu"``."""
-    return re.sub(r"(Backward\d*)+$", "", node.name())
+    return re.sub(r"(Backward\d*)+$", "", node.name().removeprefix("torch::autograd::"))
 
 
 def is_nonnegative(value: Tensor) -> bool:
@@ -25,18 +42,24 @@ def is_nonnegative(value: Tensor) -> bool:
 
     It does where nothing but moving, choosing or averaging follows a ReLU or such an input.
     """
-    return _nonnegative(value.grad_fn)
-
-
-def _nonnegative(node: Node | None) -> bool:
-    if node is None:
-        return False
-    if operation(node) == "Relu" or getattr(node, "nonnegative", False):
-        return True
-    if (leaf := getattr(node, "variable", None)) is not None:
-        return bool((leaf >= 0).all())
-    origins = [origin for origin, _ in node.next_functions]
-    return operation(node) in _SAME_VALUES | _MAXIMA | {"Identity"} and all(map(_nonnegative, origins))
+    todo: list[Any] = [value.grad_fn]
+    seen = set(todo)
+    while todo:
+        node = todo.pop()
+        if node is None:
+            return False
+        if operation(node) == "Relu" or getattr(node, "nonnegative", False):
+            continue
+        if (leaf := getattr(node, "variable", None)) is not None:
+            if not (leaf >= 0).all():
+                return False
+        elif operation(node) in _SAME_VALUES | _MAXIMA | {"Identity"}:
+            origins = {origin for origin, _ in node.next_functions} - seen
+            seen |= origins
+            todo += origins
+        else:
+            return False
+    return True
 
 
 class Graph:
@@ -64,37 +87,50 @@ class Graph:
         self.layers: list[Any] = [node for node in seen if operation(node) == "Redistribution"]
         """The layers with a rule of ours, as nodes of the graph (see `Redistribution`), in no order."""
         for layer in self.layers:
-            layer.rectified = self._every_consumer(layer, self._drops_negative)
+            layer.rectified = self._drops_negative(layer)
 
-    def entry(self, value: Tensor) -> Any:
-        """The layer with a rule of ours that alone takes ``value``, a leaf of the graph, at most reshaped, or None."""
-        leaves = (node for node in self._consumers if getattr(node, "variable", None) is value)
-        node: Any = next(leaves, None)
-        while node is not None:
-            consumers = self._consumers.get(node, [])
-            if len(consumers) != 1:
-                return None
-            (node,) = consumers
-            if operation(node) == "Redistribution":
-                return node
-            if operation(node) not in _SAME_ORDER:
-                return None
-        return None  # pragma: no cover: an input that takes no part in the output is refused before
+    def entries(self, value: Tensor) -> list[Any]:
+        """The layers with a rule of ours that take ``value``, a leaf of the graph, as it is, moved or chosen from.
 
-    def _every_consumer(self, node: Node, condition: Any) -> bool:
-        consumers = self._consumers.get(node, [])
-        return bool(consumers) and all(map(condition, consumers))
+        Empty if something else takes it, too.
+        """
+        todo = [node for node in self._consumers if getattr(node, "variable", None) is value]
+        seen, found = set(todo), []
+        while todo:
+            for consumer in self._consumers.get(todo.pop(), []):
+                if consumer in seen:
+                    continue
+                seen.add(consumer)
+                if operation(consumer) == "Redistribution":
+                    found.append(consumer)
+                elif operation(consumer) in FOLLOWS_VALUES:
+                    todo.append(consumer)
+                else:
+                    return []
+        return found
 
-    def _drops_negative(self, node: Any) -> bool:
-        """Whether a consumer hands no relevance to values below zero."""
-        if operation(node) == "Relu":
-            return True
-        if getattr(node, "rectifies", False):  # relevance passes: none as long as nothing gives any to zeros
-            return self._every_consumer(node, self._spares_zeros)
-        return operation(node) in _SAME_VALUES | _MAXIMA and self._every_consumer(node, self._drops_negative)
-
-    def _spares_zeros(self, node: Any) -> bool:
-        """Whether a consumer hands no relevance to values of zero."""
-        if operation(node) == "Redistribution":
-            return bool(node.rule.proportional)
-        return operation(node) in _SAME_VALUES | _MAXIMA and self._every_consumer(node, self._spares_zeros)
+    def _drops_negative(self, layer: Node) -> bool:
+        """Whether no output of a layer that is below zero can get relevance."""
+        todo = [(layer, False)]  # a node, and whether its values below zero have become zeros on the way
+        seen = set(todo)
+        while todo:
+            node, are_zeros = todo.pop()
+            if node not in self._consumers:
+                return False  # the network's output
+            for consumer in self._consumers[node]:
+                if not are_zeros and operation(consumer) == "Relu":
+                    continue
+                if are_zeros and operation(consumer) == "Redistribution":
+                    if not consumer.rule.proportional:
+                        return False
+                    continue
+                if not are_zeros and getattr(consumer, "rectifies", False):
+                    following = (consumer, True)  # relevance passes: none as long as nothing gives any to zeros
+                elif operation(consumer) in _SAME_VALUES | _MAXIMA:
+                    following = (consumer, are_zeros)
+                else:
+                    return False
+                if following not in seen:
+                    seen.add(following)
+                    todo.append(following)
+        return True

@@ -1,15 +1,21 @@
 """The one place that switches modes for an attribution, and switches all of them back."""
 
-from collections.abc import Iterator
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, backends, nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
-from zennit.core import Composite
+from torch.nn.parameter import is_lazy
+from torch.overrides import TorchFunctionMode
 
 from audio_lrp.errors import UserError
+
+_LOCK = threading.RLock()
+"""Held by the thread that explains: precision, stance and random state belong to the process, not to a thread."""
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -33,39 +39,36 @@ def precision(network: nn.Module) -> torch.dtype:
 
 
 @contextmanager
-def guarded(model: nn.Module, composite: Composite | None = None) -> Iterator[nn.Module]:
+def guarded(model: nn.Module) -> Iterator[nn.Module]:
     """Make a network ready for attribution, whatever the caller was doing, and leave no trace.
 
     Inside, gradients are on (also within the caller's ``torch.inference_mode`` or ``torch.no_grad``), autocast and
-    ``torch.compile`` are off, products of float32 are not rounded to fewer bits, every module is in eval mode,
-    parameters and buffers are plain tensors of one floating-point type (see ``precision``: bfloat16 and float16
-    weights are attributed in float32, with their exact values) that need no gradient, and the composite's canonizers
-    and hooks are registered.
+    ``torch.compile`` are off, also where the network's own forward turns them on, products of float32 are not rounded
+    to fewer bits, every module is in eval mode and without backward hooks, and parameters and buffers are plain tensors
+    of one floating-point type (see ``precision``: bfloat16 and float16 weights are attributed in float32, with their
+    exact values, and what the network converts to these types stays in float32) that need no gradient. One thread at a
+    time is inside; others wait.
 
     Outside, also after an exception, everything is as before: the network's `Parameter` objects, values, ``.grad``
     and ``requires_grad``, buffers, each module's training flag and other attributes, hooks, and the state of torch's
-    random number generators. A rule or canonizer never gets hold of the original `Parameter` objects: zennit 1.0.0's
-    rules replace them, and its canonizers put others before them, after which an optimizer trains parameters that the
-    network no longer uses.
+    random number generators. A rule or canonizer registered inside never gets hold of the original `Parameter` objects:
+    zennit 1.0.0's rules replace them, and its canonizers put others before them, after which an optimizer trains
+    parameters that the network no longer uses.
 
     Args:
         model: the network, possibly wrapped by ``torch.compile``, ``DistributedDataParallel`` or ``DataParallel``.
-        composite: zennit composite to register for the time being; None: no rules.
 
     Yields:
         The unwrapped network. Tensors given to it must be made inside the guard, or cloned there.
 
     Raises:
-        UserError: the network lies on an Apple GPU.
+        UserError: the network lies on an Apple GPU, has parameters without values, or is TorchScript.
     """
     network = unwrap(model)
+    _check_modules(network)
     devices = {parameter.device for parameter in network.parameters()}
-    if any(device.type == "mps" for device in devices):
-        raise UserError(
-            "relevance is accounted for in float64, which Apple's GPUs (MPS) do not have: move network and input to "
-            "the CPU"
-        )
     with ExitStack() as stack:
+        stack.enter_context(_LOCK)
         stack.enter_context(torch.random.fork_rng([device for device in devices if device.type == "cuda"]))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -74,10 +77,53 @@ def guarded(model: nn.Module, composite: Composite | None = None) -> Iterator[nn
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled modules inside the network
         stack.enter_context(_full_precision())
         stack.enter_context(_stand_ins(network))
-        if composite is not None:
-            stack.callback(composite.remove)  # before register: it may fail halfway
-            composite.register(network)
+        stack.enter_context(_OnePrecision(precision(network)))
         yield network
+
+
+def _check_modules(network: nn.Module) -> None:
+    """Refuse what has no values, no Python code or no float64."""
+    for name, module in network.named_modules():
+        place = f"module {name!r} ({type(module).__name__})" if name else f"the network ({type(module).__name__})"
+        if isinstance(module, torch.jit.ScriptModule):
+            raise UserError(f"{place} is TorchScript, whose operations no rule sees: pass the module it was made from")
+        tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if any(map(is_lazy, tensors)):
+            raise UserError(f"{place} has no weights yet: run the network once, so that it learns its input's shape")
+        devices = {tensor.device.type for tensor in tensors}
+        if "meta" in devices:
+            raise UserError(f"{place} lies on the meta device, which holds no values: load its weights")
+        if "mps" in devices:
+            raise UserError(
+                "relevance is accounted for in float64, which Apple's GPUs (MPS) do not have: move network and input "
+                "to the CPU"
+            )
+
+
+class _OnePrecision(TorchFunctionMode):
+    """One floating-point type for all calls: no autocast and no half precision that the network asks for itself."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self._dtype = dtype
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The call, in the one type."""
+        if func in (Tensor.half, Tensor.bfloat16):
+            return args[0].to(self._dtype)
+        args = tuple(self._dtype if _is_half(value) else value for value in args)
+        kwargs = {name: self._dtype if _is_half(value) else value for name, value in (kwargs or {}).items()}
+        with ExitStack() as stack:
+            for device_type in ("cpu", "cuda"):
+                if torch.is_autocast_enabled(device_type):
+                    stack.enter_context(torch.autocast(device_type, enabled=False))
+            return func(*args, **kwargs)
+
+
+def _is_half(value: object) -> bool:
+    return isinstance(value, torch.dtype) and value in (torch.float16, torch.bfloat16)
 
 
 @contextmanager
@@ -107,6 +153,7 @@ def _stand_ins(network: nn.Module) -> Iterator[None]:
     try:
         for module, _ in found:
             module.training = False
+            module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()  # they change gradients
             module._parameters = {
                 name: None if value is None else nn.Parameter(_plain(value, dtype), requires_grad=False)
                 for name, value in module._parameters.items()

@@ -1,18 +1,19 @@
-"""The linear part of a layer and its transpose, with inputs and weights chosen by the rule.
+"""Linear calls of a forward pass and their transposes, with inputs and weights chosen by the rule.
 
-A rule evaluates a layer on parts of its input with parts of its weights (only the positive ones, their squares, ...)
-and carries relevance back through the transpose. Both are called here as functions, so that no `Parameter` is ever
-touched. Several pairs of input and weights are evaluated as one wider layer, which moves less memory.
+A rule evaluates a call such as ``conv1d(input, weight, bias)`` on parts of its input with parts of its weights (only
+the positive ones, their squares, ...) and propagates relevance back through the transpose. What counts is the call
+itself, with the weights it was given, not the type or the parameters of the module that made it. No `Parameter` is
+ever touched. Several pairs of input and weights are evaluated as one wider layer, which moves less memory.
 """
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
-from zennit.layer import Sum
-from zennit.types import AvgPool
 
 from audio_lrp.attribution.polyphase import transposed_by_phases
 from audio_lrp.errors import UserError
@@ -21,13 +22,32 @@ _FEW_CHANNELS = 4
 """Up to this many input channels the transposed strided convolution of CPU libraries is slow."""
 
 
-class Operator(Protocol):
-    """A linear map whose weights can be exchanged."""
+class LayerError(UserError):
+    """A call that no rule covers; `audio_lrp.attribution.attribute` adds the name of the module that makes it."""
 
-    weight: Tensor | None
-    bias: Tensor | None
-    channel_axis: int
-    """Axis of the output that the bias runs along."""
+
+class Operator(Protocol):
+    """A linear call whose weights can be exchanged."""
+
+    @property
+    def input(self) -> Tensor:
+        """What it maps [B, ...]."""
+        ...
+
+    @property
+    def weight(self) -> Tensor | None:
+        """Its weights; None: it has none."""
+        ...
+
+    @property
+    def bias(self) -> Tensor | None:
+        """What it adds to every output; None: nothing."""
+        ...
+
+    @property
+    def channel_axis(self) -> int:
+        """Axis of the output that the bias runs along."""
+        ...
 
     def apply(self, values: Sequence[Tensor], weights: Sequence[Tensor | None], bias: Tensor | None) -> Tensor:
         """The sum of the maps of all values, each with its weight, plus the bias."""
@@ -42,13 +62,17 @@ class Operator(Protocol):
 
 
 class DenseOperator:
-    """``nn.Linear``: maps the last axis of the input."""
+    """``linear``: maps the last axis of the input."""
 
     channel_axis = -1
 
-    def __init__(self, layer: nn.Linear) -> None:
-        self.weight: Tensor | None = layer.weight.detach()
-        self.bias: Tensor | None = None if layer.bias is None else layer.bias.detach()
+    def __init__(self, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> None:  # noqa: A002
+        features = weight.shape[-1]
+        if input.ndim < 2 or input.shape[-1] != features:
+            raise ValueError(f"it takes input of shape [B, ..., {features}] but gets {list(input.shape)}")
+        self.input = input
+        self.weight = weight.detach()
+        self.bias = None if bias is None else bias.detach()
 
     def apply(self, values: Sequence[Tensor], weights: Sequence[Tensor | None], bias: Tensor | None) -> Tensor:
         """See `Operator`."""
@@ -60,29 +84,42 @@ class DenseOperator:
 
 
 class ConvolutionOperator:
-    """A convolution in 1, 2 or 3 dimensions: strided, dilated, grouped, with every padding and padding mode."""
+    """``conv1d``, ``conv2d`` or ``conv3d``: strided, dilated, grouped, with every padding."""
 
     channel_axis = 1
 
-    def __init__(self, layer: Any) -> None:
-        self.weight: Tensor | None = layer.weight.detach()
-        self.bias: Tensor | None = None if layer.bias is None else layer.bias.detach()
-        self._layer = layer
-        dimensions = len(layer.kernel_size)
+    def __init__(
+        self,
+        input: Tensor,  # noqa: A002
+        weight: Tensor,
+        bias: Tensor | None = None,
+        stride: int | Sequence[int] = 1,
+        padding: str | int | Sequence[int] = 0,
+        dilation: int | Sequence[int] = 1,
+        groups: int = 1,
+    ) -> None:
+        channels, sizes = weight.shape[1] * groups, ", size" * (weight.ndim - 2)
+        if input.ndim != weight.ndim or input.shape[1] != channels:  # torch would take some for a single sample
+            raise ValueError(f"it takes input of shape [B, {channels}{sizes}] but gets {list(input.shape)}")
+        self.input = input
+        self.weight = weight.detach()
+        self.bias = None if bias is None else bias.detach()
+        self._kernel = weight.shape[2:]
+        dimensions = len(self._kernel)
         self._convolve: Any = (F.conv1d, F.conv2d, F.conv3d)[dimensions - 1]
         self._convolve_transposed: Any = (F.conv_transpose1d, F.conv_transpose2d, F.conv_transpose3d)[dimensions - 1]
-        # As nn.Conv2d itself does: other modes than zeros pad first; "same" may need one zero more on one side.
-        self._pads_first = layer.padding_mode != "zeros" or layer.padding == "same"
-        is_dense = layer.groups == 1 and set(layer.dilation) == {1}
-        self._has_phases = is_dense and layer.in_channels <= _FEW_CHANNELS and max(layer.stride) > 1
-        self._padding = (0,) * dimensions if self._pads_first or layer.padding == "valid" else layer.padding
+        self._stride, self._dilation = _each(stride, dimensions), _each(dilation, dimensions)
+        self._groups = groups
+        self._pads_first = padding == "same"  # may need one zero more at the far end
+        self._padding = _each(0 if isinstance(padding, str) else padding, dimensions)
+        is_dense = groups == 1 and set(self._dilation) == {1}
+        self._has_phases = is_dense and weight.shape[1] <= _FEW_CHANNELS and max(self._stride) > 1
 
     def apply(self, values: Sequence[Tensor], weights: Sequence[Tensor | None], bias: Tensor | None) -> Tensor:
         """See `Operator`."""
-        layer, groups = self._layer, self._layer.groups
-        value = self._pad(_stacked(values, 1, groups))
+        value = self._pad(_stacked(values, 1, self._groups))
         output: Tensor = self._convolve(
-            value, _stacked(weights, 1), bias, layer.stride, self._padding, layer.dilation, groups
+            value, _stacked(weights, 1), bias, self._stride, self._padding, self._dilation, self._groups
         )
         return output
 
@@ -94,20 +131,20 @@ class ConvolutionOperator:
             wide = like[:, :1].expand(-1, len(weights) * like.shape[1], *like.shape[2:])
             padded, pullback = torch.func.vjp(self._pad, wide)  # type: ignore[misc]
             (stacked,) = pullback(self._transposed_convolution(padded.shape[2:], weights, cotangent))
-        return _unstacked(stacked, len(weights), self._layer.groups)
+        return _unstacked(stacked, len(weights), self._groups)
 
     def _pad(self, value: Tensor) -> Tensor:
         if not self._pads_first:
             return value
-        mode = "constant" if self._layer.padding_mode == "zeros" else self._layer.padding_mode
-        return F.pad(value, self._layer._reversed_padding_repeated_twice, mode)
+        missing = [(kernel - 1) * dilation for kernel, dilation in zip(self._kernel, self._dilation, strict=True)]
+        sides = [side for total in reversed(missing) for side in (total // 2, total - total // 2)]
+        return F.pad(value, sides)
 
     def _transposed_convolution(self, size: torch.Size, weights: Sequence[Tensor | None], cotangent: Tensor) -> Tensor:
-        layer = self._layer
         if self._has_phases:
-            return transposed_by_phases(cotangent, _stacked(weights, 1), layer.stride, self._padding, size)
+            return transposed_by_phases(cotangent, _stacked(weights, 1), self._stride, self._padding, size)
         geometry = zip(
-            size, cotangent.shape[2:], layer.kernel_size, layer.stride, self._padding, layer.dilation, strict=True
+            size, cotangent.shape[2:], self._kernel, self._stride, self._padding, self._dilation, strict=True
         )
         # Input at the far end that no stride reached.
         unreached = [
@@ -118,54 +155,118 @@ class ConvolutionOperator:
             cotangent,
             _stacked(weights, 1),
             None,
-            layer.stride,
+            self._stride,
             self._padding,
             unreached,
-            layer.groups,
-            layer.dilation,
+            self._groups,
+            self._dilation,
         )
         return transposed
 
 
+class ScalingOperator:
+    """``batch_norm`` by running statistics: ``s x + t`` with a scale s and a shift t for each channel (axis 1).
+
+    ``s = gamma / sqrt(variance + eps)`` and ``t = beta - s mean``.
+    """
+
+    channel_axis = 1
+
+    def __init__(
+        self,
+        input: Tensor,  # noqa: A002
+        running_mean: Tensor | None,
+        running_var: Tensor | None,
+        weight: Tensor | None = None,
+        bias: Tensor | None = None,
+        training: bool = False,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
+        if training or running_mean is None or running_var is None:
+            raise LayerError("it normalises by the statistics of the batch, which tie the samples to each other")
+        scale = (running_var + eps).rsqrt()
+        scale = (scale if weight is None else scale * weight).detach()
+        shift = -scale * running_mean
+        self.input = input
+        self.weight = scale
+        self.bias = (shift if bias is None else shift + bias).detach()
+
+    def apply(self, values: Sequence[Tensor], weights: Sequence[Tensor | None], bias: Tensor | None) -> Tensor:
+        """See `Operator`."""
+        parts = [weight for weight in weights if weight is not None]
+        scaled = [value * _along_channels(weight, value.ndim) for value, weight in zip(values, parts, strict=True)]
+        total = torch.stack(scaled).sum(dim=0) if len(scaled) > 1 else scaled[0]
+        return total if bias is None else total + _along_channels(bias, total.ndim)
+
+    def transpose(self, like: Tensor, weights: Sequence[Tensor | None], cotangent: Tensor) -> Sequence[Tensor]:
+        """See `Operator`."""
+        return [cotangent * _along_channels(weight, cotangent.ndim) for weight in weights if weight is not None]
+
+    def after(self, layer: Operator) -> Operator | None:
+        """The layer and this as one layer, with weights ``s w`` and bias ``s b + t``; None: no such layer exists."""
+        if not isinstance(layer, DenseOperator | ConvolutionOperator):
+            return None
+        if layer.channel_axis % self.input.ndim != self.channel_axis:
+            return None  # it scales each step of time or the like, not each output
+        scale, merged = self.weight, copy.copy(layer)
+        merged.weight = layer.weight * scale.view(-1, *[1] * (layer.weight.ndim - 1))
+        merged.bias = self.bias if layer.bias is None else self.bias + scale * layer.bias
+        return merged
+
+
 class PoolingOperator:
-    """A linear layer without weights: average pooling, or a sum over stacked inputs."""
+    """A linear call without weights: an average or a sum.
+
+    Args:
+        function: the function called.
+        input: what it maps [B, ...].
+        args: its other arguments.
+        kwargs: those by keyword.
+    """
 
     weight: Tensor | None = None
     bias: Tensor | None = None
     channel_axis = 1
 
-    def __init__(self, layer: nn.Module) -> None:
-        self._layer = layer
+    def __init__(self, function: Callable[..., Tensor], input: Tensor, *args: Any, **kwargs: Any) -> None:  # noqa: A002
+        self.input = input
+        self._call: Callable[[Tensor], Tensor] = lambda value: function(value, *args, **kwargs)
 
     def apply(self, values: Sequence[Tensor], weights: Sequence[Tensor | None], bias: Tensor | None) -> Tensor:
         """See `Operator`."""
         (value,) = values
-        output: Tensor = self._layer.forward(value)
-        return output
+        return self._call(value)
 
     def transpose(self, like: Tensor, weights: Sequence[Tensor | None], cotangent: Tensor) -> Sequence[Tensor]:
         """See `Operator`."""
-        _, pullback = torch.func.vjp(self._layer.forward, like)  # type: ignore[misc]
+        _, pullback = torch.func.vjp(self._call, like)  # type: ignore[misc]
         (transposed,) = pullback(cotangent)
         return [transposed.clone()]  # that of a sum is the cotangent itself, expanded
 
 
-def operator_of(layer: nn.Module) -> Operator:
-    """The layer's linear map.
+_WITHOUT_WEIGHTS: tuple[Callable[..., Tensor], ...] = (
+    *(F.avg_pool1d, F.avg_pool2d, F.avg_pool3d),
+    *(F.adaptive_avg_pool1d, F.adaptive_avg_pool2d, F.adaptive_avg_pool3d),
+    *(torch.sum, Tensor.sum, torch.mean, Tensor.mean),
+)
+OPERATORS: dict[Callable[..., Any], Callable[..., Operator]] = {
+    F.linear: DenseOperator,
+    **dict.fromkeys((F.conv1d, F.conv2d, F.conv3d), ConvolutionOperator),
+    F.batch_norm: ScalingOperator,
+    **{function: partial(PoolingOperator, function) for function in _WITHOUT_WEIGHTS},
+}
+"""What makes an operator of a call, by the function called; it takes the arguments of the call."""
 
-    Raises:
-        UserError: the layer is none of the supported kinds (e.g. a transposed convolution).
-    """
-    if isinstance(layer, nn.Linear):
-        return DenseOperator(layer)
-    if isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d):
-        return ConvolutionOperator(layer)
-    if isinstance(layer, AvgPool | Sum):
-        return PoolingOperator(layer)
-    raise UserError(
-        f"audio_lrp's rules cover Linear, Conv1d, Conv2d, Conv3d, average pooling and zennit's Sum, not "
-        f"{type(layer).__name__}: give it a rule of zennit's"
-    )
+
+def _each(value: int | Sequence[int], dimensions: int) -> tuple[int, ...]:
+    """One number for each dimension."""
+    numbers = (value,) if isinstance(value, int) else tuple(value)
+    return numbers * dimensions if len(numbers) == 1 else numbers
+
+
+def _along_channels(vector: Tensor, ndim: int) -> Tensor:
+    return vector.view(-1, *[1] * (ndim - 2))
 
 
 def _stacked(parts: Sequence[Tensor | None], axis: int, groups: int = 1) -> Tensor:

@@ -1,8 +1,8 @@
 """The engine below every rule: what a rule declares, and the one backward pass that carries it out.
 
-Relevance travels through autograd in the place of gradients, as in zennit, so that rules of both mix freely. A layer's
-forward value is left as it is, to the bit. In the backward pass the relevance of the outputs is divided by what the
-rule takes for their pre-activations and carried to the inputs by the transposed layer: nothing is computed twice, and
+Relevance travels through autograd in the place of gradients, as in zennit, so that rules of both mix freely. The output
+of a linear call is left as it is, to the bit. In the backward pass the relevance of the outputs is divided by what the
+rule takes for their pre-activations and propagated to the inputs by the transposed call: nothing is computed twice, and
 what does not depend on the relevance serves all classes.
 """
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from audio_lrp.attribution.graph import is_nonnegative
 from audio_lrp.attribution.operators import Operator
 
 if TYPE_CHECKING:
@@ -140,11 +141,12 @@ class Redistribution(torch.autograd.Function):
         quotient: Tensor,
         rule: "Rule",
         operator: Operator,
+        nonnegative: bool,
     ) -> Tensor:
-        """Return ``output`` itself."""
+        """Return ``output`` itself; ``nonnegative``: it is known that no input is below zero."""
         ctx.rule, ctx.operator, ctx.account, ctx.quotient = rule, operator, account, quotient
-        ctx.of_nonnegative = rule.nonnegative  # the rule itself knows its latest forward pass alone
-        ctx.nonnegative = rule.nonnegative and operator.weight is None
+        ctx.of_nonnegative = nonnegative
+        ctx.nonnegative = nonnegative and operator.weight is None
         ctx.rectified = ctx.wants_account = ctx.wants_quotient = ctx.serves_many = False  # until the graph is known
         ctx.prepared = None
         shares = rule.shares()
@@ -164,7 +166,7 @@ class Redistribution(torch.autograd.Function):
         input, memory = ctx.saved_tensors  # noqa: A001
         rule, operator = ctx.rule, ctx.operator
         if not rule.active:  # inside zennit's Composite.inactive(): the plain gradient
-            return None, *operator.transpose(input, [operator.weight], upper), None, None, None, None
+            return None, *operator.transpose(input, [operator.weight], upper), None, None, None, None, None
         prepared = ctx.prepared
         if prepared is None:
             shares = simplified(rule.shares(), ctx.of_nonnegative, ctx.rectified)
@@ -183,7 +185,27 @@ class Redistribution(torch.autograd.Function):
         else:
             lower = quotient.mul_(input)  # in place: a new large tensor costs the CPU more than the product itself
         account = flow.account(lower) if ctx.wants_account else None
-        return None, lower, account, wanted, None, None
+        return None, lower, account, wanted, None, None, None
+
+
+def redistributed(output: Tensor, rule: "Rule", operator: Operator, constant: bool) -> Tensor:
+    """The output of a linear call, tied to its input by a rule.
+
+    Args:
+        output: of the call [B, ...], not part of a graph.
+        rule: the rule.
+        operator: the call.
+        constant: whether its weights and bias do not depend on what is explained.
+    """
+    value = operator.input
+    account = value.new_zeros((len(value), 4), dtype=torch.float64, requires_grad=True)
+    quotient = value.detach().requires_grad_()  # only its shape counts
+    tied: Tensor = Redistribution.apply(  # type: ignore[no-untyped-call]
+        output, value, account, quotient, rule, operator, is_nonnegative(value)
+    )
+    node: Any = tied.grad_fn
+    node.constant, node.version = constant, tied._version
+    return tied
 
 
 class PassThrough(torch.autograd.Function):

@@ -9,17 +9,16 @@ from torch import nn
 from zennit.canonizers import Canonizer
 from zennit.core import Composite, Hook
 from zennit.layer import Sum
-from zennit.types import Activation, AvgPool, BatchNorm, ConvolutionStandard
+from zennit.types import Activation, AvgPool, ConvolutionStandard
 
-from audio_lrp.attribution.canonizers import MergeBatchNorm
-from audio_lrp.attribution.rules import Epsilon, Pass
+from audio_lrp.attribution.rules import Epsilon, MergeBatchNorm, Pass
 from audio_lrp.errors import UserError
 
 _GROUPS: dict[str, Any] = {
     "Convolution": ConvolutionStandard,
     "AvgPool": AvgPool,
     "Activation": Activation,
-    "BatchNorm": BatchNorm,
+    "BatchNorm": nn.modules.batchnorm._BatchNorm,  # with SyncBatchNorm, which zennit's type leaves out
     "Sum": Sum,
 }
 
@@ -28,8 +27,9 @@ class RuleMap(Composite):  # type: ignore[misc]
     """Gives each layer the rule that was named for it.
 
     A layer's rule is the one for its name, else, for the first layer, the one in ``first``, else the one for its type;
-    types are searched in the order given. Unless named, activations and merged batch normalisations pass relevance on,
-    and average pooling and sums share it out by contribution. Max pooling gives it to the maximum and needs no rule.
+    types are searched in the order given. Unless named, activations pass relevance through, batch normalisations are
+    affine layers (`MergeBatchNorm`), and average pooling and sums propagate it by contribution. Max pooling gives it to
+    the maximum and needs no rule.
 
     Args:
         types: a rule for each type of layer: a class of ``torch.nn`` (``"Conv1d"``, ``"Linear"``, ...) or one of the
@@ -37,7 +37,7 @@ class RuleMap(Composite):  # type: ignore[misc]
         names: a rule for layers by their name in ``named_modules()``, e.g. ``"features.0"``, wildcards allowed.
         first: rules by type, as in ``types``, for the first layer that has one of these types, in the order in which
             the network's modules were defined.
-        canonizers: what prepares the network; None: each batch normalisation is merged into the layer before it.
+        canonizers: of zennit's, to prepare the network.
 
     Raises:
         UserError: unknown type of layer, or, when registered, a name that no layer has.
@@ -62,15 +62,13 @@ class RuleMap(Composite):  # type: ignore[misc]
         types: Mapping[str, Hook] | None = None,
         names: Mapping[str, Hook] | None = None,
         first: Mapping[str, Hook] | None = None,
-        canonizers: Sequence[Canonizer] | None = None,
+        canonizers: Sequence[Canonizer] = (),
     ) -> None:
         self._names = dict(names or {})
         self._first = [(_layer_type(name), rule) for name, rule in (first or {}).items()]
-        usual = {"Activation": Pass(), "BatchNorm": Pass(), "AvgPool": Epsilon(), "Sum": Epsilon()}
+        usual = {"Activation": Pass(), "BatchNorm": MergeBatchNorm(), "AvgPool": Epsilon(), "Sum": Epsilon()}
         self._types = [(_layer_type(name), rule) for name, rule in [*(types or {}).items(), *usual.items()]]
-        super().__init__(
-            module_map=self.rule_of, canonizers=[MergeBatchNorm()] if canonizers is None else list(canonizers)
-        )
+        super().__init__(module_map=self.rule_of, canonizers=list(canonizers))
 
     def rule_of(self, context: dict[str, bool], name: str, module: nn.Module) -> Hook | None:
         """The rule for a layer; None: it needs or has none. ``context`` remembers whether the first one has passed."""

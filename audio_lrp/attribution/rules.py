@@ -5,28 +5,33 @@ Notation: a layer has inputs ``x_i``, weights ``w_ij``, biases ``b_j`` and outpu
 is moved away from zero by ``stabilizer``. With ``bias="absorb"`` biases take their part of the relevance, with
 ``bias="ignore"`` they are left out of the denominators and inputs get all of it.
 
-All rules are `zennit.core.Hook` objects and may be used in any zennit composite, beside zennit's own rules.
+All rules are `zennit.core.Hook` objects and may be used in any zennit composite, beside zennit's own rules. A rule does
+not trust a layer's type or parameters: it redistributes relevance at each linear call that the layer's forward makes,
+with the input, weights and bias of that call (see `audio_lrp.attribution.operators`).
 """
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.overrides import TorchFunctionMode
 from zennit.core import Hook, RemovableHandle, RemovableHandleList
 
-from audio_lrp.attribution.graph import is_nonnegative
-from audio_lrp.attribution.operators import operator_of
+from audio_lrp.attribution.graph import operation
+from audio_lrp.attribution.operators import OPERATORS, LayerError, ScalingOperator
 from audio_lrp.attribution.redistribution import (
     Constant,
     Part,
     PassThrough,
-    Redistribution,
     Share,
     Term,
     negative,
     positive,
+    redistributed,
     whole,
 )
 from audio_lrp.errors import UserError
@@ -41,7 +46,6 @@ class Rule(Hook):  # type: ignore[misc]
         bias: whether biases take relevance (``"absorb"``) or are left out of the denominators (``"ignore"``).
         proportional: whether inputs of zero get no relevance, whatever the layer.
         module: the layer a registered rule works for.
-        nonnegative: whether it is known that no input of the layer was below zero in the last forward pass.
     """
 
     proportional: ClassVar[bool] = True
@@ -50,7 +54,6 @@ class Rule(Hook):  # type: ignore[misc]
     stabilizer: float = 1e-6
     bias: Literal["absorb", "ignore"] = "absorb"
     module: nn.Module | None = field(default=None, init=False, repr=False)
-    nonnegative: bool = field(default=False, init=False, repr=False)
 
     def __post_init__(self) -> None:
         super().__init__()
@@ -72,46 +75,97 @@ class Rule(Hook):  # type: ignore[misc]
         return replace(self)
 
     def register(self, module: nn.Module) -> RemovableHandleList:
-        """Take hold of a layer.
-
-        Raises:
-            UserError: the layer is of a kind that no rule of ours covers.
-        """
-        if operator_of(module).weight is None and not isinstance(self, Epsilon):
-            raise UserError(
-                f"{type(module).__name__} has no weights: give it the rule Epsilon, not {type(self).__name__}"
-            )
+        """Take hold of a layer."""
         self.module = module
-        return RemovableHandleList(
-            [
-                RemovableHandle(self),
-                module.register_forward_pre_hook(self.pre_forward),
-                module.register_forward_hook(self.post_forward),
-            ]
-        )
+        forward = module.forward
+
+        def intercepted(*args: Any, **kwargs: Any) -> Any:
+            with LinearCalls(self) as calls:
+                output = forward(*args, **kwargs)
+            if isinstance(output, Tensor) and output.requires_grad and not calls.found:
+                raise LayerError(
+                    "it makes no linear call that audio_lrp's rules know (linear, conv1d to conv3d, batch_norm, "
+                    "average pooling, mean, sum): give it a rule of zennit's"
+                )
+            return output
+
+        return RemovableHandleList([RemovableHandle(self), _ForwardHandle(module, intercepted)])
 
     def remove(self) -> None:
-        """Let go of the layer and of everything remembered of its last forward pass."""
+        """Let go of the layer."""
         super().remove()
         self.module = None
 
-    def pre_forward(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Let the layer run by itself: its own graph is not needed."""
-        self.stored_tensors["input"] = args[0]
-        return (args[0].detach(), *args[1:])
 
-    def post_forward(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Tie the layer's output to its input by the rule."""
-        value = self.stored_tensors.pop("input")
-        if not value.requires_grad:
-            return output
-        self.nonnegative = is_nonnegative(value)
-        account = value.new_zeros((len(value), 4), dtype=torch.float64, requires_grad=True)
-        quotient = value.detach().requires_grad_()  # only its shape counts
-        tied: Tensor = Redistribution.apply(  # type: ignore[no-untyped-call]
-            output.detach(), value, account, quotient, self, operator_of(module)
-        )
-        return tied
+class _ForwardHandle:
+    """Another forward for a module, until removed."""
+
+    def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
+        self._attributes, self._before = vars(module), vars(module).get("forward")
+        self._attributes["forward"] = forward
+
+    def remove(self) -> None:
+        """Put the former one back."""
+        self._attributes.pop("forward", None)
+        if self._before is not None:
+            self._attributes["forward"] = self._before
+
+
+class LinearCalls(TorchFunctionMode):
+    """Ties each linear call made inside to its input by a rule, whatever module or function makes it.
+
+    Args:
+        rule: the rule of the layer whose forward runs inside.
+    """
+
+    def __init__(self, rule: Rule) -> None:
+        super().__init__()
+        self._rule = rule
+        self.found = False
+        """Whether there was a linear call."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The call, tied where it is linear and depends on what is explained."""
+        kwargs = kwargs or {}
+        if func is F.pad and kwargs.get("mode") == "circular":
+            return _wrapped_around(*args)
+        if func not in OPERATORS or not torch.is_grad_enabled():
+            return func(*args, **kwargs)
+        self.found = True
+        operator = OPERATORS[func](*args, **kwargs)
+        if not operator.input.requires_grad:
+            return func(*args, **kwargs)
+        rule = self._rule
+        if operator.weight is None and not isinstance(rule, Epsilon):
+            raise LayerError(f"{func.__name__} has no weights: give it the rule Epsilon, not {type(rule).__name__}")
+        with torch.no_grad():
+            output = func(*args, **kwargs)
+        if output.ndim == 0 or len(output) != len(operator.input):
+            raise LayerError(f"{func.__name__} mixes the samples of the batch")
+        others = [
+            value for value in (*args, *kwargs.values()) if isinstance(value, Tensor) and value is not operator.input
+        ]
+        constant = all(value.grad_fn is None for value in others)
+        if isinstance(rule, MergeBatchNorm) and isinstance(operator, ScalingOperator):
+            below: Any = operator.input.grad_fn
+            if (
+                below is not None
+                and operation(below) == "Redistribution"
+                and (merged := operator.after(below.operator))
+            ):
+                rule, operator, constant = below.rule, merged, constant and below.constant
+        return redistributed(output.detach(), rule, operator, constant)
+
+
+def _wrapped_around(value: Tensor, pad: Sequence[int]) -> Tensor:
+    """Circular padding by slices, which the graph shows; torch's own writes in place, which may hide anything."""
+    for axis, (before, after) in enumerate(zip(pad[::2], pad[1::2], strict=True), start=1):
+        size = value.shape[-axis]
+        ends = value.narrow(-axis, size - before, before), value.narrow(-axis, 0, after)
+        value = torch.cat([ends[0], value, ends[1]], dim=-axis)
+    return value
 
 
 @dataclass(eq=False)
@@ -139,6 +193,17 @@ class Epsilon(Rule):
     def shares(self) -> tuple[Share, ...]:
         """All contributions alike."""
         return (Share((Term(whole, whole),), self.bias_part(whole)),)
+
+
+@dataclass(eq=False)
+class MergeBatchNorm(Epsilon):
+    """Rule of batch normalisations: merged into the convolution or dense layer before it, else an affine layer.
+
+    By running statistics ``gamma (x - mean) / sqrt(variance + eps) + beta`` is ``s x + t`` for each channel. Where x is
+    the output of a convolution or dense layer, both are one linear layer, with weights ``s w`` and bias ``s b + t``,
+    that gets relevance by that layer's rule (Guillemot et al., 2020, arXiv 2009.02266). Elsewhere, as after an
+    activation or pooling or first in the network, it is a layer of its own under the epsilon rule.
+    """
 
 
 _POSITIVE = (Term(positive, positive), Term(negative, negative))
@@ -296,7 +361,7 @@ class ZBox(Rule):
 
 
 class Pass(Hook):  # type: ignore[misc]
-    """Hands relevance through an elementwise layer: each input gets what its output had.
+    """Propagates relevance unchanged through an elementwise layer: each input gets what its output had.
 
     Example:
         >>> from zennit.types import Activation
@@ -306,23 +371,44 @@ class Pass(Hook):  # type: ignore[misc]
 
     def register(self, module: nn.Module) -> RemovableHandleList:
         """Take hold of a layer."""
-        return RemovableHandleList(
-            [
-                RemovableHandle(self),
-                module.register_forward_pre_hook(self.pre_forward),
-                module.register_forward_hook(self.post_forward),
-            ]
-        )
+        forward = module.forward
+        # A subclass of ReLU may compute anything.
+        rectifies = getattr(forward, "__func__", None) in (nn.ReLU.forward, nn.ReLU6.forward)
 
-    def pre_forward(self, module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Let the layer run by itself: its own graph is not needed."""
-        self.stored_tensors["input"] = args[0]
-        return (args[0].detach(), *args[1:])
+        def passing(value: Tensor, *others: Any, **kwargs: Any) -> Any:
+            if not value.requires_grad:
+                return forward(value, *others, **kwargs)
+            sample = value[:1].detach().clone()  # the layer may work in place
+            with torch.no_grad():
+                output = forward(value.detach(), *others, **kwargs)
+            if others or kwargs or not is_elementwise(forward, sample, output):
+                raise LayerError(NOT_ELEMENTWISE)
+            node: Any = value.grad_fn
+            if hasattr(node, "version"):
+                node.version = value._version  # the layer may have worked in place
+            passed: Tensor = PassThrough.apply(output.detach(), value, rectifies)  # type: ignore[no-untyped-call]
+            return passed
 
-    def post_forward(self, module: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor:
-        """Tie the layer's output to its input."""
-        value = self.stored_tensors.pop("input")
-        passed: Tensor = PassThrough.apply(  # type: ignore[no-untyped-call]
-            output.detach(), value, isinstance(module, nn.ReLU | nn.ReLU6)
-        )
-        return passed if value.requires_grad else output
+        return RemovableHandleList([RemovableHandle(self), _ForwardHandle(module, passing)])
+
+
+NOT_ELEMENTWISE = (
+    "it is not elementwise, as the rule Pass assumes: replace it by a layer that has a rule, or pass a composite with "
+    "a zennit Hook of your own for it"
+)
+
+
+def is_elementwise(forward: Callable[[Tensor], Any], sample: Tensor, output: Any) -> bool:
+    """Whether each output depends on the input at its own place alone: where others change, it must stay the same.
+
+    Args:
+        forward: the layer.
+        sample: the first sample of its input [1, ...].
+        output: what it made of the whole batch [B, ...].
+    """
+    if not isinstance(output, Tensor) or output.shape[1:] != sample.shape[1:]:
+        return False
+    kept = torch.rand(sample.shape, generator=torch.Generator().manual_seed(0)).to(sample.device) < 0.5
+    with torch.no_grad():
+        found = forward(torch.where(kept, sample, 1 - sample))
+    return torch.allclose(found[kept], output[:1].detach()[kept], rtol=1e-4, atol=1e-6, equal_nan=True)
