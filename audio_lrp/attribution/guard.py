@@ -4,6 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import wraps
 from typing import Any
 
 import torch
@@ -77,7 +78,7 @@ def guarded(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled modules inside the network
         stack.enter_context(_full_precision())
         stack.enter_context(_stand_ins(network))
-        stack.enter_context(_OnePrecision(precision(network)))
+        _keep_to_one_precision(network)
         yield network
 
 
@@ -115,11 +116,23 @@ class _OnePrecision(TorchFunctionMode):
             return args[0].to(self._dtype)
         args = tuple(self._dtype if _is_half(value) else value for value in args)
         kwargs = {name: self._dtype if _is_half(value) else value for name, value in (kwargs or {}).items()}
-        with ExitStack() as stack:
-            for device_type in ("cpu", "cuda"):
-                if torch.is_autocast_enabled(device_type):
-                    stack.enter_context(torch.autocast(device_type, enabled=False))
-            return func(*args, **kwargs)
+        for device_type in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(device_type):
+                with torch.autocast(device_type, enabled=False):
+                    return func(*args, **kwargs)
+        return func(*args, **kwargs)
+
+
+def _keep_to_one_precision(network: nn.Module) -> None:
+    """Run the network's forward in one precision, as long as its stand-ins are there."""
+    forward, dtype = network.forward, precision(network)
+
+    @wraps(forward)
+    def in_one_precision(*args: Any, **kwargs: Any) -> Any:
+        with _OnePrecision(dtype):
+            return forward(*args, **kwargs)
+
+    vars(network)["forward"] = in_one_precision
 
 
 def _is_half(value: object) -> bool:

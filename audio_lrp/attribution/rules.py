@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 from zennit.core import Hook, RemovableHandle, RemovableHandleList
+from zennit.types import Activation
 
 from audio_lrp.attribution.graph import operation
 from audio_lrp.attribution.operators import OPERATORS, LayerError, ScalingOperator
@@ -372,16 +373,16 @@ class Pass(Hook):  # type: ignore[misc]
     def register(self, module: nn.Module) -> RemovableHandleList:
         """Take hold of a layer."""
         forward = module.forward
-        # A subclass of ReLU may compute anything.
-        rectifies = getattr(forward, "__func__", None) in (nn.ReLU.forward, nn.ReLU6.forward)
+        known = getattr(forward, "__func__", None)  # a subclass of ReLU may compute anything
+        rectifies, is_torchs = known in (nn.ReLU.forward, nn.ReLU6.forward), known in _TORCHS_ACTIVATIONS
 
         def passing(value: Tensor, *others: Any, **kwargs: Any) -> Any:
             if not value.requires_grad:
                 return forward(value, *others, **kwargs)
-            sample = value[:1].detach().clone()  # the layer may work in place
+            sample = None if is_torchs else value[:1].detach().clone()  # the layer may work in place
             with torch.no_grad():
                 output = forward(value.detach(), *others, **kwargs)
-            if others or kwargs or not is_elementwise(forward, sample, output):
+            if others or kwargs or not (sample is None or is_elementwise(forward, sample, output)):
                 raise LayerError(NOT_ELEMENTWISE)
             node: Any = value.grad_fn
             if hasattr(node, "version"):
@@ -391,6 +392,9 @@ class Pass(Hook):  # type: ignore[misc]
 
         return RemovableHandleList([RemovableHandle(self), _ForwardHandle(module, passing)])
 
+
+_TORCHS_ACTIVATIONS = {kind.forward for kind in vars(Activation)["__subclass__"]} - {nn.MultiheadAttention.forward}
+"""Forwards that are known to be elementwise."""
 
 NOT_ELEMENTWISE = (
     "it is not elementwise, as the rule Pass assumes: replace it by a layer that has a rule, or pass a composite with "
@@ -411,4 +415,5 @@ def is_elementwise(forward: Callable[[Tensor], Any], sample: Tensor, output: Any
     kept = torch.rand(sample.shape, generator=torch.Generator().manual_seed(0)).to(sample.device) < 0.5
     with torch.no_grad():
         found = forward(torch.where(kept, sample, 1 - sample))
-    return torch.allclose(found[kept], output[:1].detach()[kept], rtol=1e-4, atol=1e-6, equal_nan=True)
+    expected = output[:1].detach()
+    return torch.allclose(torch.where(kept, found, expected), expected, rtol=1e-4, atol=1e-6, equal_nan=True)
