@@ -85,9 +85,11 @@ def attribute(
         The explanation, in the network's precision (float32; float64 for a float64 network).
 
     Raises:
-        UserError: unknown composite; wrong shape, type, device or class index; or a network for which the rules would
-            give wrong relevance: modules used more than once, parametrized weights, layers or functions that no rule
-            covers; or one on an Apple GPU (MPS).
+        UserError: unknown composite; wrong shape, type, device or class index; a network with several inputs, without
+            weights, in TorchScript or on an Apple GPU (MPS); or one with a layer or function that no rule covers.
+
+    Warns:
+        UserWarning: more than 1e-4 of the relevance is not accounted for.
 
     Example:
         >>> network = nn.Sequential(nn.Linear(2, 1, bias=False))

@@ -1,5 +1,6 @@
 """Refusal of networks whose relevance would be silently wrong."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -46,11 +47,14 @@ class Coverage:
         self._crossings: dict[
             Node, list[Node]
         ] = {}  # from the end of a module with a rule of zennit's to its beginning
+        self._thread = threading.get_ident()
         self.complete = True
         """Whether every relevance that was redistributed stands in the ledger, as it does by our rules."""
 
     def before(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """Forward pre-hook: refuse what the module's state or input rules out."""
+        if threading.get_ident() != self._thread:
+            return
         self._running.append((module, _get_sequence_nr()))
         self._check_versions(args)
         rule = self._rules.get(module)
@@ -70,6 +74,8 @@ class Coverage:
 
     def after(self, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], output: Any) -> None:
         """Forward hook: remember where the module ended, and refuse what no rule of zennit's covers."""
+        if threading.get_ident() != self._thread:
+            return
         outputs = output if isinstance(output, tuple) else (output,)
         self._check_versions(outputs)
         _, begin = self._running.pop()

@@ -48,7 +48,8 @@ def guarded(model: nn.Module) -> Iterator[nn.Module]:
     to fewer bits, every module is in eval mode and without backward hooks, and parameters and buffers are plain tensors
     of one floating-point type (see ``precision``: bfloat16 and float16 weights are attributed in float32, with their
     exact values, and what the network converts to these types stays in float32) that need no gradient. One thread at a
-    time is inside; others wait.
+    time is inside; others wait. A thread that only runs the network, or takes its gradient by the input, need not wait:
+    it finds the network in eval mode and without rules, unless they are zennit's, which cannot tell threads apart.
 
     Outside, also after an exception, everything is as before: the network's `Parameter` objects, values, ``.grad``
     and ``requires_grad``, buffers, each module's training flag and other attributes, hooks, and the state of torch's
@@ -175,8 +176,10 @@ def _stand_ins(network: nn.Module) -> Iterator[None]:
         yield
     finally:
         for module, attributes in found:
-            vars(module).clear()
-            vars(module).update(attributes)
+            present = vars(module)
+            present.update(attributes)  # at no time is one missing: another thread may be running the network
+            for name in present.keys() - attributes.keys():
+                del present[name]
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:

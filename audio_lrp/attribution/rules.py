@@ -11,6 +11,7 @@ with the input, weights and bias of that call (see `audio_lrp.attribution.operat
 """
 
 import math
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import KW_ONLY, dataclass, field, replace
 from typing import Any, ClassVar, Literal
@@ -99,11 +100,16 @@ class Rule(Hook):  # type: ignore[misc]
 
 
 class _ForwardHandle:
-    """Another forward for a module, until removed."""
+    """Another forward for a module in this thread, until removed; other threads may run the module meanwhile."""
 
     def __init__(self, module: nn.Module, forward: Callable[..., Any]) -> None:
         self._attributes, self._before = vars(module), vars(module).get("forward")
-        self._attributes["forward"] = forward
+        plain, thread = module.forward, threading.get_ident()
+
+        def in_this_thread(*args: Any, **kwargs: Any) -> Any:
+            return (forward if threading.get_ident() == thread else plain)(*args, **kwargs)
+
+        self._attributes["forward"] = in_this_thread
 
     def remove(self) -> None:
         """Put the former one back."""

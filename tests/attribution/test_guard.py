@@ -143,6 +143,34 @@ def test_threads_explain_at_the_same_time(shared):
         assert_same_state(state, state_of(network))
 
 
+def test_another_thread_runs_the_network_meanwhile():
+    """As a server does that predicts and explains; the other thread's gradients are no relevance."""
+    network, inputs = batch_norm_network().eval(), random_input()
+    value = inputs.clone().requires_grad_()
+    output = network(value)
+    (gradient,) = torch.autograd.grad(output.sum(), value)
+    expected = attribute(network, inputs).relevance
+    finished = threading.Event()
+
+    def run():
+        found = []
+        while not (finished.is_set() and found):
+            output = network(value)
+            found.append((output.detach(), *torch.autograd.grad(output.sum(), value)))
+        return found
+
+    with ThreadPoolExecutor(1) as threads:
+        others = threads.submit(run)
+        try:
+            maps = [attribute(network, inputs).relevance for _ in range(30)]
+        finally:
+            finished.set()
+        for found in others.result():
+            torch.testing.assert_close(found, (output.detach(), gradient))
+    for relevance in maps:
+        assert_same_relevance(relevance, expected)
+
+
 class Precise(nn.Module):
     """A network that asks for less precision inside its forward."""
 
