@@ -3,6 +3,7 @@
 from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import PRESETS, composite_by_name
 from audio_lrp.attribution.conservation import Conservation, LayerAccount
+from audio_lrp.attribution.hooks import Pass, Rule
 from audio_lrp.attribution.rule_map import RuleMap
 from audio_lrp.attribution.rules import (
     AlphaBeta,
@@ -10,8 +11,6 @@ from audio_lrp.attribution.rules import (
     Flat,
     Gamma,
     MergeBatchNorm,
-    Pass,
-    Rule,
     WSquare,
     ZBox,
     ZPlus,

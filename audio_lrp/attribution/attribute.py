@@ -165,21 +165,21 @@ def _explain(
     graph = Graph(output)
     names = coverage.names
     order = {module: position for position, module in enumerate(names)}
-    layers = sorted(graph.layers, key=lambda layer: (order[layer.rule.module], layer._sequence_nr()))
+    calls = sorted(graph.calls, key=lambda call: (order[call.module], call.position))
     entries = graph.entries(chunk)
     proportional = bool(entries) and all(entry.rule.proportional for entry in entries)
-    for layer in layers:
-        layer.wants_account, layer.wants_quotient = True, proportional and layer in entries
-        layer.serves_many = relevance.dim() == 3
-    wanted = [chunk, *(layer.account for layer in layers), *(entry.quotient for entry in entries if proportional)]
+    for call in calls:
+        call.wants_account, call.wants_quotient = True, proportional and call in entries
+        call.serves_many = relevance.dim() == 3
+    wanted = [chunk, *(call.account for call in calls), *(entry.quotient for entry in entries if proportional)]
 
     def propagate(seed: Tensor, keep: bool) -> list[Tensor]:
         lower, *rest = torch.autograd.grad(output, wanted, seed, retain_graph=True)
-        quotients = rest[len(layers) :]
+        quotients = rest[len(calls) :]
         if quotients:
             inputs = [entry.operator.input for entry in entries]
             (quotient,) = torch.autograd.grad(inputs, chunk, quotients, retain_graph=keep)
-            rest[len(layers) :] = [quotient]
+            rest[len(calls) :] = [quotient]
         return [lower, *rest]
 
     if relevance.dim() == 3:
@@ -189,16 +189,16 @@ def _explain(
     else:
         found = propagate(relevance, keep=False)
     lower = found[0]
-    calls: Counter[str] = Counter()
+    number: Counter[str] = Counter()
     accounts = []
-    for layer, account in zip(layers, found[1:], strict=False):  # behind the accounts comes the quotient
-        place = names[layer.rule.module]
-        calls[place] += 1
+    for call, account in zip(calls, found[1:], strict=False):  # behind the accounts comes the quotient
+        place = names[call.module]
+        number[place] += 1
         accounts.append(
             LayerAccount(
-                place if calls[place] == 1 else f"{place} (call {calls[place]})",
-                type(layer.rule.module).__name__,
-                type(layer.rule).__name__,
+                place if number[place] == 1 else f"{place} (call {number[place]})",
+                type(call.module).__name__,
+                type(call.rule).__name__,
                 *account.unbind(dim=-1),
             )
         )

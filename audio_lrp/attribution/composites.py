@@ -6,8 +6,9 @@ from collections.abc import Callable
 from zennit.composites import COMPOSITES
 from zennit.core import Composite
 
+from audio_lrp.attribution.hooks import Rule
 from audio_lrp.attribution.rule_map import RuleMap
-from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, MergeBatchNorm, Rule, ZBox, ZPlus
+from audio_lrp.attribution.rules import AlphaBeta, Epsilon, Flat, Gamma, MergeBatchNorm, ZBox, ZPlus
 from audio_lrp.errors import UserError
 
 Bounds = tuple[float, float]

@@ -13,9 +13,10 @@ from zennit.core import BasicHook, Composite
 from zennit.rules import Pass as StockPass
 from zennit.types import AvgPool, Linear
 
+from audio_lrp.attribution.calls import call_of
 from audio_lrp.attribution.graph import FOLLOWS_VALUES, operation
+from audio_lrp.attribution.hooks import NOT_ELEMENTWISE, Pass, Rule, is_elementwise
 from audio_lrp.attribution.operators import LayerError
-from audio_lrp.attribution.rules import NOT_ELEMENTWISE, Pass, Rule, is_elementwise
 from audio_lrp.errors import UserError
 
 _NEEDS_NO_RULE = FOLLOWS_VALUES | {
@@ -117,10 +118,10 @@ class Coverage:
             if node in self._crossings:
                 following, is_last = self._crossings[node], False
             else:
-                name = operation(node)
-                if name not in _NEEDS_NO_RULE or not getattr(node, "constant", True):
+                call = call_of(node)
+                if operation(node) not in _NEEDS_NO_RULE or (call and not call.constant):
                     self._refuse(node, is_last)
-                is_last = is_last and name != "Redistribution"
+                is_last = is_last and call is None
                 following = [origin for origin, _ in node.next_functions if origin is not None]
             todo += [(origin, is_last) for origin in following]
 
@@ -150,8 +151,8 @@ class Coverage:
     def _check_versions(self, values: tuple[Any, ...]) -> None:
         """Refuse the output of a linear call that was changed where autograd does not look."""
         for value in values:
-            node: Any = value.grad_fn if isinstance(value, Tensor) else None
-            if hasattr(node, "version") and node.version != value._version:
+            call = call_of(value.grad_fn) if isinstance(value, Tensor) and value.grad_fn is not None else None
+            if call and call.version != value._version:
                 raise UserError(
                     f"what reaches or leaves {self._place(self._running[-1][0])} was changed in place under no_grad(), "
                     "which no relevance can follow: change it where gradients are on"
@@ -166,7 +167,7 @@ class Coverage:
             place = "a function in " + (f"the forward of {place}" if self.names[module] else "the network's forward")
         if "Softmax" in name and is_last:
             advice = "LRP explains logits, so let the network return what comes before the softmax"
-        elif name == "Redistribution":
+        elif call_of(node):
             advice = "its weights depend on the network's input, which LRP rules take for constants"
         elif isinstance(self._rules.get(module), Rule):
             advice = "its forward or a hook does more than the linear call that has a rule: let layers with rules do it"

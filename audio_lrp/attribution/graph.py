@@ -6,6 +6,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd.graph import Node
 
+from audio_lrp.attribution.calls import RuleCall, call_of
+
 # Operations as autograd names them, without "Backward" and the overload's number.
 _SAME_VALUES = frozenset(
     {
@@ -65,7 +67,7 @@ def is_nonnegative(value: Tensor) -> bool:
 class Graph:
     """The graph of a forward pass, seen from the output.
 
-    Tells each layer with a rule of ours whether its outputs below zero can have relevance at all.
+    Tells each call with a rule of ours whether its outputs below zero can have relevance at all.
 
     Args:
         output: the network's output.
@@ -84,25 +86,28 @@ class Graph:
                 if origin not in seen:
                     seen.add(origin)
                     todo.append(origin)
-        self.layers: list[Any] = [node for node in seen if operation(node) == "Redistribution"]
-        """The layers with a rule of ours, as nodes of the graph (see `Redistribution`), in no order."""
-        for layer in self.layers:
-            layer.rectified = self._drops_negative(layer)
+        self.calls: list[RuleCall] = []
+        """The calls whose relevance goes by a rule of ours, in no order."""
+        for node in seen:
+            if call := call_of(node):
+                call.rectified = self._drops_negative(node)
+                self.calls.append(call)
 
-    def entries(self, value: Tensor) -> list[Any]:
-        """The layers with a rule of ours that take ``value``, a leaf of the graph, as it is, moved or chosen from.
+    def entries(self, value: Tensor) -> list[RuleCall]:
+        """The calls that take ``value``, a leaf of the graph, as it is, moved or chosen from.
 
         Empty if something else takes it, too.
         """
         todo = [node for node in self._consumers if getattr(node, "variable", None) is value]
-        seen, found = set(todo), []
+        seen = set(todo)
+        found: list[RuleCall] = []
         while todo:
             for consumer in self._consumers.get(todo.pop(), []):
                 if consumer in seen:
                     continue
                 seen.add(consumer)
-                if operation(consumer) == "Redistribution":
-                    found.append(consumer)
+                if call := call_of(consumer):
+                    found.append(call)
                 elif operation(consumer) in FOLLOWS_VALUES:
                     todo.append(consumer)
                 else:
@@ -120,8 +125,8 @@ class Graph:
             for consumer in self._consumers[node]:
                 if not are_zeros and operation(consumer) == "Relu":
                     continue
-                if are_zeros and operation(consumer) == "Redistribution":
-                    if not consumer.rule.proportional:
+                if are_zeros and (call := call_of(consumer)):
+                    if not call.rule.proportional:
                         return False
                     continue
                 if not are_zeros and getattr(consumer, "rectifies", False):

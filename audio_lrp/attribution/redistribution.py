@@ -1,4 +1,4 @@
-"""The engine below every rule: what a rule declares, and the one backward pass that carries it out.
+"""The one backward pass that carries out what a rule declares.
 
 Relevance travels through autograd in the place of gradients, as in zennit, so that rules of both mix freely. The output
 of a linear call is left as it is, to the bit. In the backward pass the relevance of the outputs is divided by what the
@@ -6,111 +6,15 @@ rule takes for their pre-activations and propagated to the inputs by the transpo
 what does not depend on the relevance serves all classes.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from audio_lrp.attribution.calls import RuleCall
 from audio_lrp.attribution.graph import is_nonnegative
 from audio_lrp.attribution.operators import Operator
-
-if TYPE_CHECKING:
-    from audio_lrp.attribution.rules import Rule
-
-Part = Callable[[Tensor], Tensor]
-"""Makes what a rule works with out of a layer's input, weight or bias."""
-
-
-def whole(value: Tensor) -> Tensor:
-    """The values as they are."""
-    return value
-
-
-def positive(value: Tensor) -> Tensor:
-    """The positive values, zero elsewhere."""
-    return value.clamp(min=0)
-
-
-def negative(value: Tensor) -> Tensor:
-    """The negative values, zero elsewhere."""
-    return value.clamp(max=0)
-
-
-@dataclass(frozen=True)
-class Constant:
-    """The same value everywhere, for every sample."""
-
-    value: float
-
-    def __call__(self, like: Tensor) -> Tensor:
-        """One sample of the constant, which broadcasts over the batch."""
-        return torch.full_like(like[:1], self.value)
-
-
-@dataclass(frozen=True)
-class Term:
-    """A part of the input mapped by a part of the weights.
-
-    Attributes:
-        input: part of the input, or what takes its place.
-        weight: part of the weights, or what takes their place.
-    """
-
-    input: Part
-    weight: Part
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share of each output's relevance, handed to the inputs in proportion to their contributions.
-
-    If input i contributes ``c_ij`` to ``p_j = sum_i c_ij + bias_j``, summed over the terms, it is given
-    ``fraction * sum_j c_ij R_j / (p_j + stabilizer * sign(p_j))``.
-
-    Attributes:
-        terms: the maps whose sum is p.
-        bias: part of the bias that counts among the contributions; None: none.
-        fraction: how much of the relevance is handed out; negative: with its sign turned.
-        outputs: `positive` or `negative`: only outputs of this sign hand out this share (zero counts as positive);
-            `whole`: all outputs.
-        sign: `positive` or `negative`: no p has another sign, whatever the input; `whole`: p may have any.
-    """
-
-    terms: tuple[Term, ...]
-    bias: Part | None = None
-    fraction: float = 1.0
-    outputs: Part = whole
-    sign: Part = whole
-
-    @property
-    def is_layer(self) -> bool:
-        """Whether p is the layer's own output."""
-        return self.terms == (Term(whole, whole),) and self.bias is whole
-
-
-def simplified(shares: Sequence[Share], nonnegative: bool, rectified: bool) -> list[Share]:
-    """The same shares without the terms that are zero.
-
-    Args:
-        shares: as the rule declares them.
-        nonnegative: no input is below zero.
-        rectified: no output below zero has relevance.
-    """
-    kept = []
-    for share in shares:
-        if rectified and share.outputs is negative:
-            continue
-        terms = share.terms
-        if nonnegative:
-            terms = tuple(
-                replace(term, input=whole) if term.input is positive else term
-                for term in terms
-                if term.input is not negative
-            )
-        kept.append(replace(share, terms=terms, outputs=whole if rectified else share.outputs))
-    return kept
+from audio_lrp.attribution.shares import Part, Share, Sharing, negative, positive, simplified, whole
 
 
 def stabilized(value: Tensor, stabilizer: float, sign: Part) -> Tensor:
@@ -123,36 +27,24 @@ def stabilized(value: Tensor, stabilizer: float, sign: Part) -> Tensor:
 
 
 class Redistribution(torch.autograd.Function):
-    """Returns a layer's output and, in the backward pass, hands its relevance to the input by a rule.
-
-    Two stand-ins take part in the graph besides the input. What autograd takes for their gradients are by-products of
-    the backward pass, made only where ``wants_account`` or ``wants_quotient`` is set on the node of the graph: for
-    ``account`` [B, 4] the relevance that came in, went to the inputs, to the bias and to the stabilizer; for
-    ``quotient``, shaped like the input, relevance divided by input, 0 where the input is 0. With ``serves_many`` what
-    does not depend on the relevance is kept from the first backward pass to the next ones.
-    """
+    """Returns a layer's output and, in the backward pass, propagates its relevance to the input by a rule."""
 
     @staticmethod
     def forward(
         ctx: Any,
         output: Tensor,
         input: Tensor,  # noqa: A002
-        account: Tensor,
-        quotient: Tensor,
-        rule: "Rule",
-        operator: Operator,
-        nonnegative: bool,
+        account: Tensor,  # noqa: ARG004
+        quotient: Tensor,  # noqa: ARG004
+        call: RuleCall,
     ) -> Tensor:
-        """Return ``output`` itself; ``nonnegative``: it is known that no input is below zero."""
-        ctx.rule, ctx.operator, ctx.account, ctx.quotient = rule, operator, account, quotient
-        ctx.of_nonnegative = nonnegative
-        ctx.nonnegative = nonnegative and operator.weight is None
-        ctx.rectified = ctx.wants_account = ctx.wants_quotient = ctx.serves_many = False  # until the graph is known
-        ctx.prepared = None
-        shares = rule.shares()
+        """Return ``output`` itself; ``account`` and ``quotient`` are the stand-ins of the call."""
+        ctx.call = call
+        ctx.nonnegative = call.nonnegative and call.operator.weight is None
+        shares = call.rule.shares()
         memory = None
         if any(share.is_layer for share in shares):
-            memory = stabilized(output, rule.stabilizer, whole)
+            memory = stabilized(output, call.rule.stabilizer, whole)
         elif any(share.outputs is not whole for share in shares):
             memory = output < 0
         ctx.save_for_backward(input, memory)
@@ -164,47 +56,50 @@ class Redistribution(torch.autograd.Function):
         """Relevance of the input, and the by-products asked for."""
         (upper,) = gradients
         input, memory = ctx.saved_tensors  # noqa: A001
-        rule, operator = ctx.rule, ctx.operator
-        if not rule.active:  # inside zennit's Composite.inactive(): the plain gradient
-            return None, *operator.transpose(input, [operator.weight], upper), None, None, None, None, None
-        prepared = ctx.prepared
+        call: RuleCall = ctx.call
+        rule, operator = call.rule, call.operator
+        if not rule.active:
+            return None, *operator.transpose(input, [operator.weight], upper), None, None, None
+        prepared = call.prepared
         if prepared is None:
-            shares = simplified(rule.shares(), ctx.of_nonnegative, ctx.rectified)
-            prepared = [_Prepared(share, operator, input, memory, rule.stabilizer, ctx.serves_many) for share in shares]
-        if ctx.serves_many:
-            ctx.prepared = prepared
-        flow = _Flow(operator, input, upper, rule.stabilizer, ctx.wants_account)
+            shares = simplified(rule.shares(), call.nonnegative, call.rectified)
+            prepared = [
+                _Prepared(share, operator, input, memory, rule.stabilizer, call.serves_many) for share in shares
+            ]
+        if call.serves_many:
+            call.prepared = prepared
+        flow = _Flow(operator, input, upper, rule.stabilizer, call.wants_account)
         for share in prepared:
             flow.hand_out(share)
         quotient = flow.quotient() if rule.proportional else None
         wanted = None
         if quotient is None:
             lower = flow.lower()
-        elif ctx.wants_quotient:
+        elif call.wants_quotient:
             lower, wanted = input * quotient, torch.where(input == 0, 0.0, quotient)
         else:
             lower = quotient.mul_(input)  # in place: a new large tensor costs the CPU more than the product itself
-        account = flow.account(lower) if ctx.wants_account else None
-        return None, lower, account, wanted, None, None, None
+        account = flow.account(lower) if call.wants_account else None
+        return None, lower, account, wanted, None
 
 
-def redistributed(output: Tensor, rule: "Rule", operator: Operator, constant: bool) -> Tensor:
+def redistributed(output: Tensor, rule: Sharing, operator: Operator, module: nn.Module, constant: bool) -> Tensor:
     """The output of a linear call, tied to its input by a rule.
 
     Args:
         output: of the call [B, ...], not part of a graph.
         rule: the rule.
         operator: the call.
+        module: the layer that made it.
         constant: whether its weights and bias do not depend on what is explained.
     """
     value = operator.input
     account = value.new_zeros((len(value), 4), dtype=torch.float64, requires_grad=True)
     quotient = value.detach().requires_grad_()  # only its shape counts
-    tied: Tensor = Redistribution.apply(  # type: ignore[no-untyped-call]
-        output, value, account, quotient, rule, operator, is_nonnegative(value)
-    )
+    call = RuleCall(rule, operator, module, constant, is_nonnegative(value), account, quotient)
+    tied: Tensor = Redistribution.apply(output, value, account, quotient, call)  # type: ignore[no-untyped-call]
     node: Any = tied.grad_fn
-    node.constant, node.version = constant, tied._version
+    call.version, call.position = tied._version, node._sequence_nr()
     return tied
 
 

@@ -11,7 +11,8 @@ from zennit.core import Composite, Hook
 from zennit.layer import Sum
 from zennit.types import Activation, AvgPool, ConvolutionStandard
 
-from audio_lrp.attribution.rules import Epsilon, MergeBatchNorm, Pass
+from audio_lrp.attribution.hooks import Pass
+from audio_lrp.attribution.rules import Epsilon, MergeBatchNorm
 from audio_lrp.errors import UserError
 
 _GROUPS: dict[str, Any] = {
