@@ -5,7 +5,7 @@ import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -31,25 +31,45 @@ TOLERATED_CHANGE = 1e-3
 class Explanation:
     """Relevance of every input value.
 
+    Has a length, and can be indexed by sample: ``explanation[2]``, ``explanation[:4]``.
+
     Attributes:
+        input: what was explained [B, ...].
         relevance: what each input value contributed to what was explained, in its units (logits), same shape as the
             input [B, ...]; for all classes [B, C, ...]. Positive: it spoke for the target, negative: against it.
         output: the network's logits in eval mode [B, C].
         target: what was explained: the class of each sample, int64 [B]; for all classes, int64 [B, C]; or the output
             weights that were given [B, C].
         composite: name of the composite whose rules were used.
-        conservation: what became of the relevance on its way, layer by layer.
+        conservation: what became of the relevance on its way, layer by layer, in the whole batch.
         modified_gradient: relevance divided by the input, without the rounding of a division, 0 where the input is 0,
             same shape as the relevance; None where the first layer's rule (flat, w-square, z-box) shares relevance
             out regardless of the input, or is not ours.
     """
 
+    input: Tensor
     relevance: Tensor
     output: Tensor
     target: Tensor
     composite: str
     conservation: Conservation
     modified_gradient: Tensor | None = None
+
+    def __len__(self) -> int:
+        """Number of samples."""
+        return len(self.input)
+
+    def __getitem__(self, sample: int | slice) -> "Explanation":
+        """The explanation of some samples, or of one, without the axis of the batch."""
+        quotient = self.modified_gradient
+        return replace(
+            self,
+            input=self.input[sample],
+            relevance=self.relevance[sample],
+            output=self.output[sample],
+            target=self.target[sample],
+            modified_gradient=None if quotient is None else quotient[sample],
+        )
 
 
 def attribute(
@@ -209,12 +229,13 @@ def _explain(
         coverage.complete,
     )
     quotient = found[-1] if proportional else None
-    return Explanation(lower, output.detach(), target, composite, conservation, quotient)
+    return Explanation(chunk.detach(), lower, output.detach(), target, composite, conservation, quotient)
 
 
 def _joined(parts: Sequence[Explanation]) -> Explanation:
     quotients = [part.modified_gradient for part in parts if part.modified_gradient is not None]
     return Explanation(
+        torch.cat([part.input for part in parts]),
         torch.cat([part.relevance for part in parts]),
         torch.cat([part.output for part in parts]),
         torch.cat([part.target for part in parts]),

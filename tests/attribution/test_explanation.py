@@ -6,6 +6,7 @@ import matplotlib.colors
 import numpy as np
 import pytest
 import torch
+from networks import random_input, waveform_network
 from torch import nn
 
 from audio_lrp.attribution import PRESETS, AlphaBeta, Epsilon, Flat, Gamma, RuleMap, WSquare, ZBox, ZPlus, attribute
@@ -297,3 +298,29 @@ def test_the_ledger_as_table_and_picture():
     assert heights["biases"] == pytest.approx([row["to_bias"] for row in conservation.rows()])
     assert len({matplotlib.colors.to_hex(bars[0].get_facecolor()) for bars in axes.containers}) == 3
     assert pixels(figure).std() > 5
+
+
+def test_an_explanation_holds_its_input_and_is_indexed_by_sample():
+    network, inputs = waveform_network(), random_input()
+    explanation = attribute(network, inputs, composite="epsilon")
+    assert len(explanation) == len(inputs)
+    assert torch.equal(explanation.input, inputs)
+    alone = explanation[3]
+    some = explanation[1:4]
+    for whole, part, one in (
+        (inputs, some.input, alone.input),
+        (explanation.relevance, some.relevance, alone.relevance),
+        (explanation.output, some.output, alone.output),
+        (explanation.target, some.target, alone.target),
+        (explanation.modified_gradient, some.modified_gradient, alone.modified_gradient),
+    ):
+        assert torch.equal(part, whole[1:4])
+        assert torch.equal(one, whole[3])
+    assert (
+        attribute(network, inputs, composite=RuleMap(types={"Convolution": Flat(), "Linear": Epsilon()}))[
+            0
+        ].modified_gradient
+        is None
+    )
+    with pytest.raises(IndexError):
+        explanation[len(inputs)]
