@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
@@ -310,6 +311,40 @@ class TestUnusableRecordings:
         bad.write_bytes(content[:-300])
         with pytest.raises(UnusableRecordingError, match="cut off: 300 bytes that its header promises are missing"):
             decode(bad)
+
+    @pytest.mark.parametrize(
+        ("file_format", "place", "size"),
+        [
+            *(("WAV", 40, struct.pack("<I", size)) for size in (0, 1, 2, 44, 4096, 2**31 - 1, 2**31, 2**32 - 1)),
+            *(("RF64", 28, struct.pack("<Q", size)) for size in (0, 2**64 - 1)),
+            *(("W64", 96, struct.pack("<Q", size)) for size in (0, 24, 2**63 - 1, 2**64 - 1)),
+            *(("AU", 8, struct.pack(">I", size)) for size in (0, 2**31 - 1, 2**32 - 2, 2**32 - 1)),
+            *(("AIFF", 42, struct.pack(">I", size)) for size in (0, 8, 2**31 - 1, 2**32 - 1)),
+            *(("CAF", 4084, struct.pack(">q", size)) for size in (0, 4, -1)),
+            ("FLAC", 21, b"\xf0\0\0\0\0"),
+        ],
+    )
+    def test_headers_without_a_length_are_seen_through(
+        self, bad: Path, file_format: str, place: int, size: bytes
+    ) -> None:
+        """As programs leave them that record to a pipe, or are killed."""
+        soundfile.write(bad, noise(8000), 8000, format=file_format, subtype="PCM_16")
+        expected = decode(bad)
+        content = bytearray(bad.read_bytes())
+        content[place : place + len(size)] = size
+        bad.write_bytes(content)
+        np.testing.assert_array_equal(decode(bad), expected)
+
+    def test_chunks_after_no_samples_are_no_samples(self, bad: Path) -> None:
+        chunk = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf58.29.100\0"
+        bad.write_bytes(write(bad, np.zeros(0)).read_bytes() + chunk)
+        with pytest.raises(UnusableRecordingError, match="holds no samples"):
+            decode(bad)
+
+    def test_samples_without_a_header_are_refused(self, root: Path) -> None:
+        (root / "x.RAW").write_bytes(bytes(1000))
+        with pytest.raises(UnusableRecordingError, match="samples without a header: convert it"):
+            decode(root / "x.RAW")
 
     def test_a_recorder_left_on_is_refused(self, root: Path, bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("audio_lrp.data.decode.MOST_SAMPLES", 2**17)
