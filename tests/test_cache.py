@@ -27,6 +27,8 @@ from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
 from audio_lrp.data.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
 from audio_lrp.data.fingerprint import hash_files, stat_signature
+from audio_lrp.data.formats import _SUFFIXES as OF_FORMAT
+from audio_lrp.data.formats import SUFFIXES
 from audio_lrp.data.fsdd import FSDD
 from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY
 from audio_lrp.data.representation import Spectrogram, Waveform
@@ -136,6 +138,15 @@ class TestDecoding:
         samples = decode(write(tmp_path / "stereo.wav", channels, subtype="FLOAT"))
         np.testing.assert_allclose(samples, channels.mean(axis=1), atol=1e-7)
 
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_recordings_in_all_formats(self, tmp_path: Path, suffix: str) -> None:
+        (name,) = (name for name, suffixes in OF_FORMAT.items() if suffix in suffixes.split())
+        path = tmp_path / f"a{suffix.upper()}"
+        subtype = "OPUS" if suffix == ".opus" else "ALAW" if name == "WVE" else None
+        samples = 0.5 * np.sin(np.arange(4000) / 3)
+        soundfile.write(path, samples, 8000, format=name, subtype=subtype)
+        assert np.corrcoef(decode(path), samples)[0, 1] > 0.98
+
     def test_a_header_written_to_a_pipe_is_no_error(self, tmp_path: Path) -> None:
         path = write(tmp_path / "pipe.wav", noise(100))
         content = path.read_bytes()
@@ -162,6 +173,15 @@ class TestPacking:
             assert peak < 0.06 * 32768  # such recordings stored as plain int16 would be off by half a unit
             np.testing.assert_allclose(clip[:length], expected, rtol=0, atol=min(0.03, QUANTISATION * peak))
             assert not clip[length:].any()
+
+    def test_a_corpus_in_another_format_gives_the_same_clips(self, root: Path) -> None:
+        paths = some_recordings(root)
+        for path in paths:
+            soundfile.write(path.with_suffix(".flac"), *soundfile.read(path))
+        of_wav, of_flac = (open_clips(root, [path.with_suffix(end) for path in paths]) for end in (".wav", ".flac"))
+        assert of_wav.folder != of_flac.folder
+        for expected, found in zip(of_wav.stored("energy"), of_flac.stored("energy"), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
     def test_a_batch_is_in_the_order_of_its_indices(self, root: Path) -> None:
         count = BATCH * BATCHES_IN_MEMORY + 3  # more than one round of the builder
@@ -343,7 +363,7 @@ class TestUnusableRecordings:
 
     def test_samples_without_a_header_are_refused(self, root: Path) -> None:
         (root / "x.RAW").write_bytes(bytes(1000))
-        with pytest.raises(UnusableRecordingError, match="samples without a header: convert it"):
+        with pytest.raises(UnusableRecordingError, match="samples without a header: convert to WAV or FLAC"):
             decode(root / "x.RAW")
 
     def test_a_recorder_left_on_is_refused(self, root: Path, bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,7 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from audio_lrp.data.formats import CONVERT, UNREADABLE, suffix_of
 from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.data.unfinished import finished
 
@@ -163,6 +164,7 @@ def read_mono(path: Path) -> Mono:
     except soundfile.LibsndfileError as error:
         empty = path.stat().st_size == 0
         reason = "an empty file" if empty else f"not readable as audio: {error.error_string.rstrip('.')}"
+        reason += f": {CONVERT}" if suffix_of(path.name) in UNREADABLE else ""
         raise UnusableRecordingError(reason) from error
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:  # a damaged header: to convert 1 Hz or 1 GHz would take gigabytes
         raise UnusableRecordingError(f"its header gives a sampling rate of {rate} Hz")
@@ -190,8 +192,8 @@ def _opened(path: Path) -> _Stream:
         UnusableRecordingError: it has no header.
         soundfile.LibsndfileError: it is not audio, or cannot be read.
     """
-    if path.suffix.lower() == ".raw":
-        raise UnusableRecordingError("samples without a header: convert it to WAV or FLAC")
+    if suffix_of(path.name) == ".raw":
+        raise UnusableRecordingError(f"samples without a header: {CONVERT}")
     try:
         file = _Stream(path)
     except soundfile.LibsndfileError:
