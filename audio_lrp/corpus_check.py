@@ -90,6 +90,8 @@ def _read_names(corpus: AudioMNIST | FSDD) -> tuple[tuple[Recording, ...], list[
         raise misnamed[0]
     places = [error.path.relative_to(corpus.root).as_posix() for error in misnamed]
     faults = [Fault("misnamed", place, error.problem) for place, error in zip(places, misnamed, strict=True)]
+    for path, reason in corpus.left_out.items():
+        faults.append(Fault("left out", path.relative_to(corpus.root).as_posix(), reason))
     return tuple(recordings), faults
 
 

@@ -20,13 +20,14 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from audio_lrp.attribution.attribute import attribute
+from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.audible import audible_explanations, write_wav
 from audio_lrp.attribution.composites import composite_by_name
 from audio_lrp.data.decode import UnusableRecordingError, decode
+from audio_lrp.data.listing import left_out_summary
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
 from audio_lrp.errors import UserError, legible, not_writable
-from audio_lrp.explain_inputs import AudioFile, Window, find_audio_files, windows
+from audio_lrp.explain_inputs import AudioFile, Window, find_audio_files, window, windows
 from audio_lrp.explain_page import ExplainedRecording, ExplainedWindow, page
 from audio_lrp.figures import waveform_relevance
 from audio_lrp.names import DEFAULT_COMPOSITE
@@ -45,12 +46,14 @@ class Report:
     Attributes:
         page: the page over all recordings.
         recordings: the recordings explained.
-        unusable: recordings that could not be read, by name, and why.
+        unusable: recordings that could not be read or explained, by name, and why.
+        notes: what else is missing: files left out, and what the composite's relevance cannot show.
     """
 
     page: Path
     recordings: tuple[ExplainedRecording, ...]
     unusable: Mapping[str, str]
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,18 +63,18 @@ class _Relevance:
     Attributes:
         network_input: what the network saw [W, ...].
         relevance: relevance of each input value [W, ...].
-        plane: relevance in time and frequency [W, 227, 227].
         probabilities: of each class [W, C].
         logits: of each class [W, C].
         target: class explained [W].
+        plane: relevance in time and frequency [W, 227, 227]; None where the composite's has no such form.
     """
 
     network_input: Tensor
     relevance: Tensor
-    plane: Tensor
     probabilities: Tensor
     logits: Tensor
     target: Tensor
+    plane: Tensor | None = None
 
 
 class _Explainer:
@@ -99,6 +102,7 @@ class _Explainer:
                     f"the network has no class {target!r}: choose 'predicted' or one of {', '.join(self.class_names)}"
                 )
             self.target = self.class_names.index(target)
+        self.has_plane = self._has_plane()
 
     @property
     def hears_waveforms(self) -> bool:
@@ -107,19 +111,44 @@ class _Explainer:
     def relevance(self, parts: Sequence[Window]) -> _Relevance:
         """Explain windows, a few at a time."""
         chunks = [self._relevance(parts[start : start + _CHUNK]) for start in range(0, len(parts), _CHUNK)]
-        return _Relevance(*(torch.cat(values).cpu() for values in zip(*chunks, strict=True)))
+        return _Relevance(**{name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]})
 
-    def _relevance(self, parts: Sequence[Window]) -> tuple[Tensor, ...]:
+    def _has_plane(self) -> bool:
+        """Whether the composite's relevance has a form in time and frequency: silence must have none.
+
+        Found out for noise before silence, so that it holds for all recordings alike. A network that cannot be
+        explained is found as well, before any recording is.
+        """
+        noise = np.random.default_rng(0).standard_normal(NUM_SAMPLES // 2, dtype=np.float32)
+        network_input, explanation = self._explained([window(noise, 0)])
+        silent = explanation.relevance[network_input == 0]
+        return not self.hears_waveforms or not (silent.isfinite() & (silent != 0)).any()
+
+    def _relevance(self, parts: Sequence[Window]) -> dict[str, Tensor]:
+        network_input, explanation = self._explained(parts)
+        relevance, logits = explanation.relevance, explanation.output
+        if not relevance.isfinite().all():
+            raise UserError("its relevance is not finite")
+        found = {
+            "network_input": network_input,
+            "relevance": relevance,
+            "probabilities": logits.softmax(dim=1),
+            "logits": logits,
+            "target": explanation.target,
+        }
+        if self.has_plane:
+            found["plane"] = time_frequency_relevance(network_input, relevance, explanation.modified_gradient)
+        return found
+
+    def _explained(self, parts: Sequence[Window]) -> tuple[Tensor, Explanation]:
+        """What the network sees of windows, and why it answers as it does."""
         signal = torch.from_numpy(np.stack([part.signal for part in parts])).to(self.device) * _FULL_SCALE
         network_input = self.representation(signal)
         target = None if self.target is None else torch.full((len(parts),), self.target, device=self.device)
         explanation = attribute(
             self.network, network_input, "predicted" if target is None else target, self.composite, chunk_size=_CHUNK
         )
-        relevance = explanation.relevance
-        plane = time_frequency_relevance(network_input, relevance, explanation.modified_gradient)
-        probabilities = explanation.output.softmax(dim=1)
-        return network_input, relevance, plane, probabilities, explanation.output, explanation.target
+        return network_input, explanation
 
 
 def explain(
@@ -141,7 +170,7 @@ def explain(
 
     Args:
         checkpoint: a ``.ckpt`` file of ``audio-lrp fit``; nothing else of the training is needed.
-        paths: WAV or FLAC files, or folders with such files anywhere below them.
+        paths: recordings in any format of libsndfile, or folders with some anywhere below them.
         output: folder for the results; new or empty. It appears when everything is complete.
         target: name of the class to explain, or ``"predicted"``, the network's own choice in each window.
         composite: name of the LRP preset (see :func:`~audio_lrp.attribution.composite_by_name`).
@@ -149,12 +178,12 @@ def explain(
         plugins: packages whose classes the checkpoint may name (see :func:`~audio_lrp.saved_network.load_network`).
 
     Returns:
-        What was explained, and which recordings could not be read.
+        What was explained, and what could not be.
 
     Raises:
-        UserError: the checkpoint, a path, the output folder or an option is wrong, or no recording can be read.
+        UserError: the checkpoint, a path, the output folder or an option is wrong, or no recording can be explained.
     """
-    files = find_audio_files(paths)
+    files, left_out = find_audio_files(paths)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     saved = load_network(checkpoint, plugins)
     explainer = _Explainer(saved, target, composite, band, device)
@@ -170,20 +199,36 @@ def explain(
             except UnicodeEncodeError:  # soundfile's
                 unusable[legible(file.name)] = "its name is not in UTF-8: rename the file or folder"
                 continue
-            recordings.append(
-                _explain_recording(explainer, file, windows(samples, saved.placement), folder, checkpoint)
-            )
+            parts = windows(samples, saved.placement)
+            try:
+                recordings.append(_explain_recording(explainer, file, parts, folder, checkpoint))
+            except UserError as error:
+                unusable[file.name] = str(error)
+                shutil.rmtree(folder / file.folder)
         if not recordings:
             name, reason = next(iter(unusable.items()))
-            raise UserError(f"none of {len(files)} recordings can be read, the first is {name} ({reason})")
+            raise UserError(f"none of {len(files)} recordings can be explained, the first is {name} ({reason})")
         facts = {
             "checkpoint": str(checkpoint),
             "network": type(saved.network).__name__,
             "relevance for": "the predicted class" if explainer.target is None else target,
             "LRP composite": composite,
         }
-        (folder / "index.html").write_text(page(facts, recordings, unusable), encoding="utf-8", errors="replace")
-    return Report(output / "index.html", tuple(recordings), unusable)
+        notes = _notes(explainer, left_out)
+        (folder / "index.html").write_text(page(facts, recordings, unusable, notes), encoding="utf-8", errors="replace")
+    return Report(output / "index.html", tuple(recordings), unusable, notes)
+
+
+def _notes(explainer: _Explainer, left_out: Mapping[Path, str]) -> tuple[str, ...]:
+    """What the results lack, a sentence each."""
+    notes = [f"left out: {left_out_summary(left_out)}"] if left_out else []
+    if not explainer.has_plane:
+        notes.append(
+            f"{explainer.composite} gives relevance to silence as well, which no frequency contributes: there are maps "
+            "of the waveform alone, none in time and frequency and no sounds of positive and negative relevance "
+            f"(other composites have them, such as {DEFAULT_COMPOSITE})"
+        )
+    return tuple(notes)
 
 
 def _explain_recording(
@@ -245,7 +290,7 @@ def _arrays(explainer: _Explainer, found: _Relevance, parts: Sequence[Window]) -
         "frequencies": plane_frequencies().numpy(),
         "times": plane_times().numpy(),
     }
-    if explainer.hears_waveforms:
+    if explainer.hears_waveforms and found.plane is not None:
         arrays["time_frequency"] = found.plane.numpy()
     return arrays
 
@@ -266,7 +311,8 @@ def _explain_window(
     sounds = {}
     utterance = (part.offset, part.offset + part.length)
     signal = torch.from_numpy(part.signal)
-    for name, sound in audible_explanations(signal, found.plane[index], utterance, explainer.band).items():
+    plane = None if found.plane is None else found.plane[index]
+    for name, sound in audible_explanations(signal, plane, utterance, explainer.band).items():
         sounds[name] = f"{prefix}{name.replace(' ', '-')}.wav"
         write_wav(folder / sounds[name], sound, SAMPLE_RATE)
     seconds = (part.begin / SAMPLE_RATE, (part.begin + part.length) / SAMPLE_RATE)
@@ -276,16 +322,15 @@ def _explain_window(
 def _figures(explainer: _Explainer, found: _Relevance, index: int, part: Window, title: str) -> dict[str, Figure]:
     """Relevance on the waveform, and in time and frequency beside the spectrogram."""
     utterance = (part.offset, part.offset + part.length)
-    plane = found.plane[index]
-    of_samples = found.relevance[index, 0] if explainer.hears_waveforms else _spread_over_samples(plane)
-    return {
-        "waveform": waveform_relevance(
-            part.signal, of_samples.numpy(), title, sample_rate=SAMPLE_RATE, utterance=utterance
-        ),
-        "time-frequency": time_frequency_picture(
-            torch.from_numpy(part.signal), found.network_input[index, 0], plane, title, utterance
-        ),
+    network_input, relevance = found.network_input[index, 0], found.relevance[index, 0]
+    of_samples = (relevance if explainer.hears_waveforms else _spread_over_samples(relevance)).numpy()
+    figures = {
+        "waveform": waveform_relevance(part.signal, of_samples, title, sample_rate=SAMPLE_RATE, utterance=utterance)
     }
+    if found.plane is not None:
+        signal, plane = torch.from_numpy(part.signal), found.plane[index]
+        figures["time-frequency"] = time_frequency_picture(signal, network_input, plane, title, utterance)
+    return figures
 
 
 def _spread_over_samples(plane: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from audio_lrp.arguments import CommandParser
+from audio_lrp.errors import UserError
 from audio_lrp.names import DEFAULT_COMPOSITE
 
 
@@ -15,7 +16,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: its arguments, without the command's name; by default the process's.
 
     Raises:
-        UserError: as `audio_lrp.explain.explain`.
+        UserError: as `audio_lrp.explain.explain`; also, when all others are explained, that a recording could not be.
         UsageError: a mistake in the options.
         SystemExit: with code 0 after ``--help``.
     """
@@ -31,11 +32,16 @@ def main(args: Sequence[str] | None = None) -> None:
         band=tuple(options.band) if options.band else None,
         plugins=options.plugin,
     )
+    for note in report.notes:
+        print(f"audio-lrp: warning: {note}", file=sys.stderr)
     for name, reason in report.unusable.items():
-        print(f"audio-lrp: warning: {name} was left out: {reason}", file=sys.stderr)
+        print(f"audio-lrp: warning: {name} is not explained: {reason}", file=sys.stderr)
     for recording in report.recordings:
         print(f"{recording.name}: {recording.prediction} ({recording.probabilities[recording.prediction]:.1%})")
     print(f"explanations: {report.page}")
+    if report.unusable:
+        total = len(report.recordings) + len(report.unusable)
+        raise UserError(f"{len(report.unusable)} of {total} recordings could not be explained, see the warnings above")
 
 
 def _parser() -> CommandParser:
@@ -43,7 +49,7 @@ def _parser() -> CommandParser:
         prog="audio-lrp explain",
         description="Explain what a trained network hears in recordings: predictions, pictures, sounds, arrays.",
     )
-    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="WAV or FLAC files, or folders of them")
+    parser.add_argument("paths", nargs="+", type=Path, metavar="PATH", help="recordings, or folders of them")
     parser.add_argument("--checkpoint", required=True, type=Path, metavar="CKPT", help="a .ckpt file of audio-lrp fit")
     parser.add_argument(
         "--output", type=Path, default=Path("explanations"), metavar="FOLDER", help="a new folder (explanations)"

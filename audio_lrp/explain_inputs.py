@@ -1,6 +1,7 @@
 """Recordings to be explained: which files there are, and the one-second windows of each."""
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,12 +10,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from audio_lrp.data.listing import Listing, left_out_summary
 from audio_lrp.data.placement import Placement, centered_offsets
 from audio_lrp.data.representation import NUM_SAMPLES
 from audio_lrp.errors import UserError
 from audio_lrp.nearest import nearest_path
 
-SUFFIXES = (".wav", ".flac")
+_WANTED = "name recordings (WAV, FLAC, OGG, MP3, AIFF, ...), or folders that hold some"
 _LONGEST_NAME = 80
 _SAME_SOUND = NUM_SAMPLES // 10
 """Windows moved closer together than this show the same sound: only the first of them is worth an explanation."""
@@ -26,7 +28,7 @@ class AudioFile:
 
     Attributes:
         path: the file.
-        name: what it is called on the page: relative to the folder it was found in.
+        name: what it is called on the page: relative to the folder it was found in, unless another is called the same.
         folder: name of the folder for its explanation, safe on every file system and unique.
     """
 
@@ -52,36 +54,42 @@ class Window:
     offset: int
 
 
-def find_audio_files(paths: Sequence[Path]) -> list[AudioFile]:
-    """The files that ``paths`` stand for: files themselves, and WAV and FLAC files anywhere below folders.
+def find_audio_files(paths: Sequence[Path]) -> tuple[list[AudioFile], dict[Path, str]]:
+    """The files that ``paths`` stand for: files themselves, and recordings anywhere below folders.
 
-    Hidden files and folders are passed over, and so are files found a second time.
+    Files found a second time are passed over.
+
+    Returns:
+        The files, and what looks like a recording and is left out, with the reason.
 
     Raises:
-        UserError: a path does not exist or is a pipe or device, or a folder holds no WAV or FLAC file.
+        UserError: a path does not exist or is a pipe or device, or a folder holds no recordings.
     """
-    found: dict[Path, str] = {}
+    found: dict[Path, tuple[str, str]] = {}
+    left_out: dict[Path, str] = {}
     for path in paths:
         if path.is_dir():
-            inside = [(file, file.relative_to(path)) for file in sorted(path.rglob("*")) if file.is_file()]
-            chosen = [
-                (file, name)
-                for file, name in inside
-                if file.suffix.lower() in SUFFIXES and not any(part.startswith(".") for part in name.parts)
-            ]
-            if not chosen:
-                raise UserError(f"the folder {path} holds no WAV or FLAC files: name another folder, or files")
+            below = Listing.below(path)
+            left_out |= below.left_out
+            if not below.paths:
+                but = f" but {left_out_summary(below.left_out)}" if below.left_out else ""
+                raise UserError(f"the folder {path} holds no recordings{but}: {_WANTED}")
+            chosen = [(file, file.relative_to(path)) for file in sorted(below.paths)]
         elif path.is_file():
             chosen = [(path, Path(path.name))]
         elif path.exists():  # a pipe, of which reading may wait forever, or a device
-            raise UserError(f"{path} is neither a file nor a folder: name WAV or FLAC files, or folders that hold some")
+            raise UserError(f"{path} is neither a file nor a folder: {_WANTED}")
         else:
-            hint = nearest_path(path) or "name WAV or FLAC files, or folders that hold some"
-            raise UserError(f"there is no file or folder {path}: {hint}")
+            raise UserError(f"there is no file or folder {path}: {nearest_path(path) or _WANTED}")
         for file, name in chosen:
-            found.setdefault(file.resolve(), str(name))
-    folders = _unique_names([Path(name).with_suffix("").as_posix() for name in found.values()])
-    return [AudioFile(path, name, folder) for (path, name), folder in zip(found.items(), folders, strict=True)]
+            found.setdefault(file.resolve(), (str(name), str(file)))
+    counts = Counter(name for name, _ in found.values())
+    folders = _unique_names([Path(name).with_suffix("").as_posix() for name, _ in found.values()])
+    files = [
+        AudioFile(path, name if counts[name] == 1 else place, folder)
+        for (path, (name, place)), folder in zip(found.items(), folders, strict=True)
+    ]
+    return files, left_out
 
 
 def _unique_names(names: Sequence[str]) -> list[str]:
@@ -117,17 +125,22 @@ def windows(samples: NDArray[np.float32], placement: Placement = "random") -> li
     last = len(samples) - NUM_SAMPLES
     begins = [*range(0, last, NUM_SAMPLES // 2), last] if last > 0 else [-(-last // 2)]
     if placement == "centered":
-        signals = torch.from_numpy(np.stack([_window(samples, begin).signal for begin in begins]))
+        signals = torch.from_numpy(np.stack([window(samples, begin).signal for begin in begins]))
         moved = sorted((torch.tensor(begins) - centered_offsets(signals)).tolist())
         begins = moved[:1]
         for begin in moved[1:]:
             if begin - begins[-1] >= _SAME_SOUND:
                 begins.append(begin)
-    return [_window(samples, begin) for begin in begins]
+    return [window(samples, begin) for begin in begins]
 
 
-def _window(samples: NDArray[np.float32], start: int) -> Window:
-    """The second of a recording from ``start`` on, which may lie before its first sample."""
+def window(samples: NDArray[np.float32], start: int) -> Window:
+    """The second of a recording from ``start`` on, which may lie before its first sample.
+
+    Args:
+        samples: the recording at 8 kHz [N].
+        start: first sample of the second.
+    """
     begin, end = max(start, 0), min(start + NUM_SAMPLES, len(samples))
     offset = begin - start
     signal = np.pad(samples[begin:end], (offset, NUM_SAMPLES - offset - (end - begin)))

@@ -53,13 +53,19 @@ class ExplainedRecording:
     windows: tuple[ExplainedWindow, ...]
 
 
-def page(facts: Mapping[str, str], recordings: Sequence[ExplainedRecording], unusable: Mapping[str, str]) -> str:
+def page(
+    facts: Mapping[str, str],
+    recordings: Sequence[ExplainedRecording],
+    unusable: Mapping[str, str],
+    notes: Sequence[str] = (),
+) -> str:
     """The page as HTML.
 
     Args:
         facts: what holds for all recordings, by name.
         recordings: the recordings, in the page's order.
-        unusable: recordings left out, by name, and why.
+        unusable: recordings that could not be explained, by name, and why.
+        notes: what else is missing.
     """
     rows = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>\n" for name, value in facts.items())
     overview = "".join(
@@ -68,6 +74,7 @@ def page(facts: Mapping[str, str], recordings: Sequence[ExplainedRecording], unu
         for number, recording in enumerate(recordings)
     )
     left_out = "".join(f"<li>{escape(name)}: {escape(reason)}</li>\n" for name, reason in unusable.items())
+    remarks = "".join(f"<p>{escape(note)}</p>\n" for note in notes)
     sections = "".join(_section(number, recording) for number, recording in enumerate(recordings))
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -77,7 +84,8 @@ def page(facts: Mapping[str, str], recordings: Sequence[ExplainedRecording], unu
         "<p>Red, and the positive sounds: what spoke for the explained class. Blue, and the negative sounds: what "
         "spoke against it. The sounds of one window are equally loud.</p>\n"
         f"<table>\n<tr><th>recording</th><th>prediction</th><th>probability</th></tr>\n{overview}</table>\n"
-        + (f"<p>Left out:</p>\n<ul>\n{left_out}</ul>\n" if unusable else "")
+        + (f"<p>Not explained:</p>\n<ul>\n{left_out}</ul>\n" if unusable else "")
+        + remarks
         + f"{sections}</body>\n</html>\n"
     )
 

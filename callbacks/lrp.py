@@ -285,7 +285,7 @@ class LRPCallback(Callback):
                 batch.input[shown], explanation.relevance[shown], None if quotient is None else quotient[shown]
             )
         except UserError as error:
-            rank_zero_warn(f"LRPCallback shows maps alone, without time, frequency and sound: {error}")
+            rank_zero_warn(f"LRPCallback shows maps alone, without time, frequency and sounds of relevance: {error}")
         return [*example_views(batch, source.signals(batch)[shown], explanation, planes, source.class_names)]
 
 

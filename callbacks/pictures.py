@@ -44,7 +44,7 @@ def example_views(
         signals: the signals of those to be shown, the batch's first, in int16 scale [N, 8000].
         explanation: the batch's relevance.
         planes: relevance in time and frequency of those to be shown [N, 227, 227]; None: it has no such form, so that
-            nothing but the map can be shown.
+            nothing but the map and the recording can be shown.
         class_names: the classes' names in the order of their indices.
     """
     for index, signal in enumerate(signals):
@@ -56,12 +56,10 @@ def example_views(
             figures = {"map": waveform_relevance(*of_samples, caption, sample_rate=SAMPLE_RATE, utterance=utterance)}
         else:
             figures = {"map": time_frequency_picture(signal, network_input, relevance, caption, utterance)}
-        sounds = {}
-        if planes is not None:
-            plane = planes[index].cpu()
-            if network_input.dim() == 1:
-                figures["time_frequency"] = time_frequency_picture(signal, network_input, plane, caption, utterance)
-            sounds = audible_explanations(signal / _FULL_SCALE, plane, utterance)
+        plane = None if planes is None else planes[index].cpu()
+        if plane is not None and network_input.dim() == 1:
+            figures["time_frequency"] = time_frequency_picture(signal, network_input, plane, caption, utterance)
+        sounds = audible_explanations(signal / _FULL_SCALE, plane, utterance)
         yield ExampleViews(
             caption,
             {name: pixels(figure) for name, figure in figures.items()},

@@ -6,6 +6,7 @@ import os
 import pickle
 import shutil
 import signal
+import struct
 import time
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.queues import Queue
@@ -26,6 +27,8 @@ from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
 from audio_lrp.data.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
 from audio_lrp.data.fingerprint import hash_files, stat_signature
+from audio_lrp.data.formats import _SUFFIXES as OF_FORMAT
+from audio_lrp.data.formats import SUFFIXES
 from audio_lrp.data.fsdd import FSDD
 from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY
 from audio_lrp.data.representation import Spectrogram, Waveform
@@ -135,6 +138,15 @@ class TestDecoding:
         samples = decode(write(tmp_path / "stereo.wav", channels, subtype="FLOAT"))
         np.testing.assert_allclose(samples, channels.mean(axis=1), atol=1e-7)
 
+    @pytest.mark.parametrize("suffix", SUFFIXES)
+    def test_recordings_in_all_formats(self, tmp_path: Path, suffix: str) -> None:
+        (name,) = (name for name, suffixes in OF_FORMAT.items() if suffix in suffixes.split())
+        path = tmp_path / f"a{suffix.upper()}"
+        subtype = "OPUS" if suffix == ".opus" else "ALAW" if name == "WVE" else None
+        samples = 0.5 * np.sin(np.arange(4000) / 3)
+        soundfile.write(path, samples, 8000, format=name, subtype=subtype)
+        assert np.corrcoef(decode(path), samples)[0, 1] > 0.98
+
     def test_a_header_written_to_a_pipe_is_no_error(self, tmp_path: Path) -> None:
         path = write(tmp_path / "pipe.wav", noise(100))
         content = path.read_bytes()
@@ -161,6 +173,15 @@ class TestPacking:
             assert peak < 0.06 * 32768  # such recordings stored as plain int16 would be off by half a unit
             np.testing.assert_allclose(clip[:length], expected, rtol=0, atol=min(0.03, QUANTISATION * peak))
             assert not clip[length:].any()
+
+    def test_a_corpus_in_another_format_gives_the_same_clips(self, root: Path) -> None:
+        paths = some_recordings(root)
+        for path in paths:
+            soundfile.write(path.with_suffix(".flac"), *soundfile.read(path))
+        of_wav, of_flac = (open_clips(root, [path.with_suffix(end) for path in paths]) for end in (".wav", ".flac"))
+        assert of_wav.folder != of_flac.folder
+        for expected, found in zip(of_wav.stored("energy"), of_flac.stored("energy"), strict=True):
+            np.testing.assert_array_equal(found, expected)
 
     def test_a_batch_is_in_the_order_of_its_indices(self, root: Path) -> None:
         count = BATCH * BATCHES_IN_MEMORY + 3  # more than one round of the builder
@@ -310,6 +331,40 @@ class TestUnusableRecordings:
         bad.write_bytes(content[:-300])
         with pytest.raises(UnusableRecordingError, match="cut off: 300 bytes that its header promises are missing"):
             decode(bad)
+
+    @pytest.mark.parametrize(
+        ("file_format", "place", "size"),
+        [
+            *(("WAV", 40, struct.pack("<I", size)) for size in (0, 1, 2, 44, 4096, 2**31 - 1, 2**31, 2**32 - 1)),
+            *(("RF64", 28, struct.pack("<Q", size)) for size in (0, 2**64 - 1)),
+            *(("W64", 96, struct.pack("<Q", size)) for size in (0, 24, 2**63 - 1, 2**64 - 1)),
+            *(("AU", 8, struct.pack(">I", size)) for size in (0, 2**31 - 1, 2**32 - 2, 2**32 - 1)),
+            *(("AIFF", 42, struct.pack(">I", size)) for size in (0, 8, 2**31 - 1, 2**32 - 1)),
+            *(("CAF", 4084, struct.pack(">q", size)) for size in (0, 4, -1)),
+            ("FLAC", 21, b"\xf0\0\0\0\0"),
+        ],
+    )
+    def test_headers_without_a_length_are_seen_through(
+        self, bad: Path, file_format: str, place: int, size: bytes
+    ) -> None:
+        """As programs leave them that record to a pipe, or are killed."""
+        soundfile.write(bad, noise(8000), 8000, format=file_format, subtype="PCM_16")
+        expected = decode(bad)
+        content = bytearray(bad.read_bytes())
+        content[place : place + len(size)] = size
+        bad.write_bytes(content)
+        np.testing.assert_array_equal(decode(bad), expected)
+
+    def test_chunks_after_no_samples_are_no_samples(self, bad: Path) -> None:
+        chunk = b"LIST" + struct.pack("<I", 26) + b"INFOISFT" + struct.pack("<I", 14) + b"Lavf58.29.100\0"
+        bad.write_bytes(write(bad, np.zeros(0)).read_bytes() + chunk)
+        with pytest.raises(UnusableRecordingError, match="holds no samples"):
+            decode(bad)
+
+    def test_samples_without_a_header_are_refused(self, root: Path) -> None:
+        (root / "x.RAW").write_bytes(bytes(1000))
+        with pytest.raises(UnusableRecordingError, match="samples without a header: convert to WAV or FLAC"):
+            decode(root / "x.RAW")
 
     def test_a_recorder_left_on_is_refused(self, root: Path, bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("audio_lrp.data.decode.MOST_SAMPLES", 2**17)

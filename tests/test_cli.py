@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import soundfile
 import torch
 import yaml
 from command_line import exit_code, only_checkpoint, only_folder, report, tiny_run
+from fake_corpus import ToneCorpus
 from lightning.pytorch import Callback, Trainer
 
 from audio_lrp import __version__
@@ -492,6 +494,31 @@ class TestCommands:
         assert exit_code(*command[1:]) == 0
         assert report(capsys)["test accuracy"] == lines["test accuracy"]
         assert len(list(Path("runs").glob("first/*"))) == 2
+
+    def test_a_corpus_in_another_format_is_trained_on_and_what_is_left_out_is_counted(
+        self, capsys: pytest.CaptureFixture[str], tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "fsdd" / "recordings"
+        folder.mkdir(parents=True)
+        tones = ToneCorpus(tmp_path / "tones", repetitions=1)
+        for item in tones.recordings:
+            path = folder / f"{item.digit}_{item.speaker}_0.flac"
+            soundfile.write(path, tones.tone(item), 8000)
+        path.with_suffix(".mp3").touch()
+        path.with_suffix(".m4a").touch()
+        options = [option for option in tiny_run(tmp_path) if not option.startswith("--data")]
+        data = [
+            "--data=FSDDDataModule",
+            f"--data.root={folder.parent}",
+            "--data.num_folds=3",
+            "--data.cache_dir=beside",
+        ]
+        assert exit_code("fit", *options, *data) == 0
+        expected = (
+            "1 file in a format that cannot be read (convert to WAV or FLAC), such as recordings/9_s5_0.m4a; "
+            "1 file beside the same recording in another format, such as recordings/9_s5_0.mp3"
+        )
+        assert set(report(capsys)["left out"].split("; ")) == set(expected.split("; "))
 
     def test_a_training_without_validation_says_why_there_is_no_checkpoint(
         self, capsys: pytest.CaptureFixture[str], corpus: Path

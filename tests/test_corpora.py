@@ -5,13 +5,16 @@ import os
 from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile
 
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.corpus import Recording
+from audio_lrp.data.formats import SUFFIXES
 from audio_lrp.data.fsdd import FSDD
 from audio_lrp.data.layout import corpus_class
-from audio_lrp.data.listing import wav_names
+from audio_lrp.data.listing import ELSEWHERE, FORMAT, HIDDEN, NAMELESS, NO_FILE, TWIN, Listing
 from audio_lrp.errors import UserError
 
 FEMALE = {"12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"}
@@ -83,6 +86,48 @@ class TestAudioMNIST:
         (data / "01").symlink_to(tmp_path / "elsewhere" / "data" / "01")
         (data / "02" / "2_02_0.wav").symlink_to(tmp_path / "elsewhere" / "data" / "02" / "2_02_0.wav")
         assert [recording.speaker for recording in AudioMNIST(tmp_path / "corpus").recordings] == ["01", "02"]
+
+    def test_what_is_not_taken_is_counted(self, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+        data = make_audiomnist(tmp_path, [1]) / "data"
+        for name in ("1_01_1.FLAC", "1_01_2.opus", "1_01_3.aif", "1_01_0.flac", "1_01_2.mp3", "._1_01_0.wav"):
+            touch(data / "01" / name)
+        for name in (
+            "01/1_01_4.m4a",
+            "01/1_01_5.raw",
+            "01/notes.txt",
+            "01/.DS_Store",
+            "01/old/take/1_01_6.wav",
+            ".old/01/1_01_6.ogg",
+            "1_01_7.wav",
+        ):
+            touch(data / name)
+        (data / "01" / "1_01_8").write_bytes(b"RIFF\x24\0\0\0WAVEfmt ")
+        os.mkfifo(data / "01" / "2_01_0.wav")
+        corpus = AudioMNIST(tmp_path)
+        assert [recording.path.name for recording in corpus.recordings] == [
+            *("1_01_0.wav", "1_01_1.FLAC", "1_01_2.opus", "1_01_3.aif"),
+        ]
+        assert {path.relative_to(data).as_posix(): reason for path, reason in corpus.left_out.items()} == {
+            "01/._1_01_0.wav": HIDDEN,
+            "01/1_01_0.flac": TWIN,
+            "01/1_01_2.mp3": TWIN,
+            "01/1_01_4.m4a": FORMAT,
+            "01/1_01_5.raw": FORMAT,
+            "01/2_01_0.wav": NO_FILE,
+            "01/1_01_8": NAMELESS,
+            "01/old/take/1_01_6.wav": ELSEWHERE,
+            ".old/01/1_01_6.ogg": HIDDEN,
+            "1_01_7.wav": ELSEWHERE,
+        }
+        (message,) = caplog.messages
+        assert message.startswith(f"AudioMNIST at {tmp_path} is read without ")
+        assert "2 files in a format that cannot be read (convert to WAV or FLAC), such as 01/1_01_" in message
+        assert "2 files with a hidden name or in a hidden folder, such as" in message
+
+    def test_a_corpus_that_cannot_be_read_is_told_what_to_do(self, tmp_path: Path) -> None:
+        touch(tmp_path / "data" / "01" / "1_01_0.m4a")
+        with pytest.raises(UserError, match=r"holds no recordings but 1 file in a format .*convert to WAV or FLAC"):
+            AudioMNIST(tmp_path).scan()
 
     def test_speakers_without_metadata_have_no_gender(self, tmp_path: Path) -> None:
         make_audiomnist(tmp_path, [1, 2, 3, 4, 5])
@@ -188,6 +233,15 @@ class TestFSDD:
         with pytest.raises(UserError, match=rf"{name}: .*must be called {{digit}}_{{speaker}}_{{repetition}}.wav"):
             FSDD(tmp_path).scan()
 
+    def test_recordings_in_all_formats(self, tmp_path: Path) -> None:
+        for number, suffix in enumerate(SUFFIXES):
+            touch(tmp_path / "recordings" / f"7_ann_{number}{suffix if number % 2 else suffix.upper()}")
+        touch(tmp_path / "recordings" / "old" / "7_ann_0.wav")
+        (tmp_path / "recordings" / "old" / "back").symlink_to(tmp_path / "recordings" / "old")
+        corpus = FSDD(tmp_path)
+        assert {recording.repetition for recording in corpus.recordings} == set(range(len(SUFFIXES)))
+        assert [*corpus.left_out.values()] == [ELSEWHERE]
+
     def test_real_corpus(self, shared_data: Path) -> None:
         recordings = FSDD(shared_data / "fsdd").recordings
         assert Counter(recording.digit for recording in recordings) == dict.fromkeys(range(10), 300)
@@ -233,6 +287,7 @@ class TestNothingThere:
         ("data/01/3_01_0.wav", AudioMNIST),
         ("01/3_01_0.wav", AudioMNIST),
         ("recordings/3_ann_0.wav", FSDD),
+        ("3_ann_0.flac", FSDD),
         ("3_ann_0.wav", FSDD),
         ("ann/3.wav", None),
     ],
@@ -242,8 +297,22 @@ def test_a_corpus_is_told_by_its_layout(recording: str, expected: type | None, t
     assert corpus_class(tmp_path) is expected
 
 
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "FLAC", "AIFF", "CAF", "AU", "NIST", "OGG"])
+def test_sound_is_told_by_its_first_bytes_where_the_name_does_not_tell(tmp_path: Path, kind: str) -> None:
+    soundfile.write(tmp_path / "sound", np.zeros(100), 8000, format=kind)
+    soundfile.write(tmp_path / "sound.backup", np.zeros(100), 8000, format=kind)
+    (tmp_path / "picture").write_bytes(b"RIFF\x24\0\0\0WEBPVP8 ")
+    (tmp_path / "README").write_text("sound")
+    (tmp_path / "empty").touch()
+    os.mkfifo(tmp_path / "pipe")
+    found = Listing()
+    assert found.search(tmp_path) == []
+    assert not found.paths
+    assert found.left_out == {tmp_path / "sound": NAMELESS, tmp_path / "sound.backup": NAMELESS}
+
+
 def test_folder_that_cannot_be_read(tmp_path: Path) -> None:
     folder = tmp_path / "loop"
     folder.symlink_to(folder)  # permissions do not hold root back
-    with pytest.raises(UserError, match=rf"the folder {folder} cannot be read \(.*\); mend its permissions"):
-        wav_names(folder)
+    with pytest.raises(UserError, match=rf"the folder {folder} cannot be read \(.*\); fix its permissions"):
+        Listing().search(folder)

@@ -18,7 +18,10 @@ from fake_corpus import ToneCorpus
 from torch import nn
 
 import audio_lrp
+from audio_lrp.attribution.audible import write_wav
+from audio_lrp.attribution.composites import PRESETS
 from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.data.listing import CLOSED, HIDDEN
 from audio_lrp.data.representation import Spectrogram, Waveform
 from audio_lrp.errors import UsageError, UserError
 from audio_lrp.explain import explain
@@ -26,6 +29,15 @@ from audio_lrp.explain_command import main
 from audio_lrp.explain_inputs import find_audio_files, windows
 from audio_lrp.models import AudioNet, Classifier
 from audio_lrp.saved_network import DESCRIPTION, load_network
+
+PRESETS_OF_ALL_KINDS = [
+    *PRESETS,
+    *("zennit_epsilon_gamma_box", "zennit_epsilon_plus_flat"),
+    *(
+        pytest.param(name, marks=pytest.mark.slow)
+        for name in ("zennit_epsilon_plus", "zennit_epsilon_alpha2_beta1", "zennit_epsilon_alpha2_beta1_flat")
+    ),
+]
 
 
 class WaveformNetwork(nn.Sequential):
@@ -234,24 +246,70 @@ def test_folders_are_searched_and_names_stay_unique(tmp_path) -> None:
     for name in ("a/x.wav", "a/x.flac", "A-x.WAV", "b/.hidden/x.wav", "b/.x.wav", "b/notes.txt"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
-    found = find_audio_files([tmp_path, tmp_path / "a" / "x.wav"])
+    (tmp_path / "b" / "again").symlink_to(tmp_path)
+    found, left_out = find_audio_files([tmp_path, tmp_path / "a" / "x.wav"])
     assert {file.name for file in found} == {"a/x.wav", "a/x.flac", "A-x.WAV"}
+    assert left_out == {tmp_path / "b" / ".x.wav": HIDDEN, tmp_path / "b" / ".hidden" / "x.wav": HIDDEN}
     assert len({file.folder.lower() for file in found}) == 3
-    assert [file.folder for file in find_audio_files([tmp_path / "a" / "x.wav"])] == ["x"]
+    assert [file.folder for file in find_audio_files([tmp_path / "a" / "x.wav"])[0]] == ["x"]
+
+
+def test_recordings_of_one_name_in_several_folders_are_told_apart(tmp_path) -> None:
+    for folder in "ab":
+        tone(tmp_path / folder / "x.wav", 0.1)
+    tone(tmp_path / "b" / "y.wav", 0.1)
+    files, _ = find_audio_files([tmp_path / "a", tmp_path / "b"])
+    assert [file.name for file in files] == [str(tmp_path / "a" / "x.wav"), str(tmp_path / "b" / "x.wav"), "y.wav"]
+    assert [file.folder for file in files] == ["x", "x-2", "y"]
+
+
+def test_recordings_in_all_formats_are_found_and_others_counted(tmp_path, waveform_checkpoint, capsys) -> None:
+    for suffix in (".WAV", ".flac", ".mp3", ".opus", ".aif"):
+        path = tmp_path / "in" / suffix[1:] / f"tone{suffix}"
+        path.parent.mkdir(parents=True)
+        kind = {".opus": "OGG", ".aif": "AIFF"}.get(suffix, suffix[1:].upper())
+        soundfile.write(
+            path, np.sin(np.arange(900)) / 9, 8000, format=kind, subtype="OPUS" if suffix == ".opus" else None
+        )
+    for name in ("a.m4a", "b.wma", "._c.wav", "notes.txt"):
+        (tmp_path / "in" / name).touch()
+    main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
+    printed = capsys.readouterr()
+    assert len(list((tmp_path / "out").glob("*/explanation.json"))) == 5
+    assert "2 files in a format that cannot be read (convert to WAV or FLAC)" in printed.err
+    assert "1 file with a hidden name or in a hidden folder, such as in/._c.wav" in printed.err
+    assert "2 files in a format" in Links(tmp_path / "out" / "index.html").text
+
+
+def test_folders_that_cannot_be_read_are_told(tmp_path, monkeypatch) -> None:
+    tone(tmp_path / "a" / "x.wav", 0.1)
+    (tmp_path / "closed").mkdir()
+    scan = os.scandir
+
+    def refused(folder: Path) -> object:  # permissions do not hold root back
+        if folder == tmp_path / "closed":
+            raise PermissionError(13, "Permission denied", str(folder))
+        return scan(folder)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    found, left_out = find_audio_files([tmp_path])
+    assert [file.name for file in found] == ["a/x.wav"]
+    assert left_out == {tmp_path / "closed": CLOSED}
 
 
 def test_pipes_are_refused(tmp_path) -> None:
     os.mkfifo(tmp_path / "pipe.wav")
-    with pytest.raises(UserError, match=r"pipe\.wav is neither a file nor a folder: name WAV or FLAC files"):
+    with pytest.raises(UserError, match=r"pipe\.wav is neither a file nor a folder: name recordings"):
         find_audio_files([tmp_path / "pipe.wav"])
 
 
 def test_unreadable_recordings_are_left_out_and_named(tmp_path, waveform_checkpoint, capsys) -> None:
     tone(tmp_path / "in" / "good.wav", 0.5)
     (tmp_path / "in" / "bad.wav").write_bytes(b"RIFF....nothing")
-    main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
+    with pytest.raises(UserError, match=r"^1 of 2 recordings could not be explained"):
+        main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
     printed = capsys.readouterr()
-    assert "bad.wav was left out" in printed.err
+    assert "bad.wav is not explained" in printed.err
     assert "good.wav: " in printed.out
     assert str(tmp_path / "out" / "index.html") in printed.out
     assert "bad.wav" in Links(tmp_path / "out" / "index.html").text
@@ -263,10 +321,11 @@ def test_names_in_an_old_encoding_keep_no_other_recording_from_being_explained(
     tone(tmp_path / "in" / "good.wav", 0.5)
     tone(tmp_path / "in" / "jose.wav", 0.5)
     (tmp_path / "in" / "jose.wav").rename(os.fsdecode(os.fsencode(tmp_path / "in") + b"/jos\xe9.wav"))
-    main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
+    with pytest.raises(UserError, match=r"^1 of 2 recordings could not be explained"):
+        main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
     assert [path.name for path in (tmp_path / "out").iterdir() if path.is_dir()] == ["good"]
     reason = "its name is not in UTF-8: rename the file or folder"
-    assert rf"audio-lrp: warning: jos\xe9.wav was left out: {reason}" in capsys.readouterr().err
+    assert rf"audio-lrp: warning: jos\xe9.wav is not explained: {reason}" in capsys.readouterr().err
     assert rf"jos\xe9.wav: {reason}" in (tmp_path / "out" / "index.html").read_text()
 
 
@@ -277,11 +336,55 @@ def test_silence_is_explained_by_silence(tmp_path, waveform_checkpoint) -> None:
         assert not soundfile.read(tmp_path / "out" / "silence" / f"{name}.wav", dtype="int16")[0].any()
 
 
+@pytest.mark.parametrize("composite", PRESETS_OF_ALL_KINDS)
+def test_every_preset_gives_the_maps_that_exist(tmp_path, waveform_checkpoint, composite, capsys) -> None:
+    tone(tmp_path / "tone.wav", 1.0 if composite == "epsilon_gamma_box" else 0.5)  # no silence changes nothing
+    options = ["--composite", composite, "--band", "300", "600", "--output", str(tmp_path / "out")]
+    main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "tone.wav"), *options])
+    warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    arrays = np.load(tmp_path / "out" / "tone" / "relevance.npz")
+    pictures, sounds = (sorted((tmp_path / "out" / "tone").glob(f"*{end}")) for end in (".png", ".wav"))
+    count = len(arrays["relevance"])
+    assert arrays["relevance"].any()
+    if composite.endswith(("box", "flat")):
+        (warning,) = warnings
+        assert f"{composite} gives relevance to silence as well" in warning
+        assert warning.partition("warning: ")[2] in Links(tmp_path / "out" / "index.html").text
+        assert "time_frequency" not in arrays
+        assert (len(pictures), len(sounds)) == (count, count)
+    else:
+        assert not warnings
+        np.testing.assert_allclose(arrays["time_frequency"].sum(), arrays["relevance"].sum(), rtol=1e-3)
+        assert (len(pictures), len(sounds)) == (2 * count, 5 * count)
+
+
+@pytest.mark.parametrize("composite", ["epsilon_gamma_box", "epsilon_alpha2_beta1_flat", "zennit_epsilon_plus_flat"])
+def test_spectrograms_have_all_maps_by_every_first_rule(tmp_path, spectrogram_checkpoint, composite) -> None:
+    report = explain(spectrogram_checkpoint, [tone(tmp_path / "a.wav", 0.5)], tmp_path / "out", composite=composite)
+    assert not report.notes
+    assert len(list((tmp_path / "out" / "a").iterdir())) == 2 + 2 + 3
+
+
+def test_a_recording_that_fails_does_not_end_the_others(tmp_path, waveform_checkpoint, monkeypatch, capsys) -> None:
+    def write(path: Path, sound: torch.Tensor, rate: int) -> None:
+        if path.parent.name == "b":
+            raise UserError("too loud")
+        write_wav(path, sound, rate)
+
+    monkeypatch.setattr("audio_lrp.explain.write_wav", write)
+    for name in "abc":
+        tone(tmp_path / "in" / f"{name}.wav", 0.5)
+    with pytest.raises(UserError, match=r"^1 of 3 recordings could not be explained"):
+        main(["--checkpoint", str(waveform_checkpoint), str(tmp_path / "in"), "--output", str(tmp_path / "out")])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"a", "c", "index.html"}
+    assert "b.wav is not explained: too loud" in capsys.readouterr().err
+
+
 def test_nothing_is_left_after_a_mistake(tmp_path, waveform_checkpoint) -> None:
-    before = set(tmp_path.iterdir()) | {tmp_path / "tone.wav"}
-    recording = tone(tmp_path / "tone.wav", 0.5)
-    with pytest.raises(UserError, match="proportional to the input"):
-        explain(waveform_checkpoint, [recording], tmp_path / "out", composite="epsilon_alpha2_beta1_flat")
+    (tmp_path / "text.wav").write_text("no sound")
+    before = set(tmp_path.iterdir())
+    with pytest.raises(UserError, match="none of 1 recordings can be explained"):
+        explain(waveform_checkpoint, [tmp_path / "text.wav"], tmp_path / "out")
     assert set(tmp_path.iterdir()) == before
 
 
@@ -291,8 +394,8 @@ def test_mistakes_are_told(tmp_path, waveform_checkpoint) -> None:
     (tmp_path / "text.wav").write_text("no sound")
     mistakes = [
         ({"paths": [tmp_path / "missing.wav"]}, "no file or folder"),
-        ({"paths": [tmp_path / "empty"]}, "holds no WAV or FLAC"),
-        ({"paths": [tmp_path / "text.wav"]}, "none of 1 recordings can be read"),
+        ({"paths": [tmp_path / "empty"]}, "empty holds no recordings: name"),
+        ({"paths": [tmp_path / "text.wav"]}, "none of 1 recordings can be explained"),
         ({"checkpoint": tmp_path / "missing.ckpt"}, "there is no checkpoint"),
         ({"checkpoint": recording}, "tone.wav is no checkpoint: give"),
         ({"checkpoint": tmp_path}, f"is a folder: name a checkpoint in it, such as {waveform_checkpoint}"),

@@ -94,7 +94,11 @@ few_counts = pytest.mark.parametrize("count", [15, pytest.param(500, marks=pytes
 
 
 @counts
-@pytest.mark.parametrize(("file_format", "subtype"), [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("FLAC", "PCM_16")])
+@pytest.mark.parametrize(
+    ("file_format", "subtype"),
+    [("WAV", "PCM_16"), ("WAV", "FLOAT"), ("RF64", "PCM_16"), ("AIFF", "PCM_16"), ("CAF", "PCM_16"), ("AU", "PCM_16"),
+     ("FLAC", "PCM_16"), ("OGG", "OPUS"), ("MP3", "MPEG_LAYER_III")],
+)  # fmt: skip
 def test_recordings(tmp_path: Path, count: int, file_format: str, subtype: str) -> None:
     def read(path: Path) -> None:
         try:

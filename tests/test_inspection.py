@@ -202,6 +202,14 @@ class TestExclusions:
             "/b/01/4_01_1.wav, , ...; a place is the end of a path, such as 01/0_01_0.wav"
         ]
 
+    def test_places_are_those_of_recordings_in_any_format(self, root: Path, tmp_path: Path) -> None:
+        path = root / "data/01/4_01_0.wav"
+        soundfile.write(path.with_suffix(".flac"), *soundfile.read(path))
+        path.unlink()
+        write_exclusions(tmp_path / "places.yaml", {"01/4_01_0.wav": "a copy"}, "corpus")
+        assert len(AudioMNIST(root).recordings) == 60
+        assert len(AudioMNIST(root, exclude=tmp_path / "places.yaml").recordings) == 59
+
     def test_the_shipped_list_is_not_for_other_corpora(self, root: Path, caplog: pytest.LogCaptureFixture) -> None:
         assert len(AudioMNIST(root, exclude="audiomnist").recordings) == 60
         (message,) = caplog.messages
@@ -299,6 +307,20 @@ class TestCommand:
         assert yaml.safe_load((output / "exclude.yaml").read_text()) == {"data/01/4_01_0.wav": "corrupt: an empty file"}
         assert imread(output / "corpus.png").shape[1] == 1200
         assert {path.name for path in output.iterdir()} == {"faults.csv", "exclude.yaml", "corpus.png"}
+
+    def test_other_formats_are_read_or_counted(
+        self, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        for path in root.glob("data/*/*.wav"):
+            soundfile.write(path.with_suffix(".flac"), *soundfile.read(path))
+            path.unlink()
+        (root / "data/01/1_01_9.m4a").touch()
+        (root / "data/02/1_02_9.wma").touch()
+        assert exit_code("data", "check", str(root), f"--output={tmp_path / 'report'}") == 0
+        lines = capsys.readouterr().out.splitlines()
+        assert lines[0].startswith(f"{root}: 60 recordings of 2 speakers")
+        assert lines[2].split()[:3] == ["left", "out", "2"]
+        assert "in a format that cannot be read (convert to WAV or FLAC)" in lines[2]
 
     def test_its_own_list_mends_what_it_found(
         self, root: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]

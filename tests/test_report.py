@@ -228,6 +228,15 @@ def test_classes_of_strange_packages_are_not_imported(run: Path) -> None:
     assert "there is no ledger" not in parts.text.lower()  # a run without W&B has logged it
 
 
+def test_a_composite_without_time_and_frequency_shows_the_maps_that_exist(run: Path) -> None:
+    config = (run / "config.yaml").read_text()
+    assert "composite: epsilon" in config
+    (run / "config.yaml").write_text(re.sub("composite: epsilon.*", "composite: epsilon_alpha2_beta1_flat", config))
+    parts = Parts(report(run, plugins=("command_line", "fake_corpus")).path)
+    assert "There are maps alone, without time, frequency and sounds of relevance: samples of zero have" in parts.text
+    assert len(parts.sources("audio")) == len(parts.sources("img")) - 2 == 10
+
+
 @pytest.mark.parametrize("damage", ["missing", "damaged"])
 def test_without_checkpoint_the_logged_is_shown(run: Path, damage: str) -> None:
     path = only_checkpoint(run)

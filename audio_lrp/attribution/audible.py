@@ -106,28 +106,30 @@ def _gain(relevance: Tensor, sign: Sign, stft: STFT) -> Tensor:
 
 
 def audible_explanations(
-    signal: Tensor, plane: Tensor, utterance: Segment, band: tuple[float, float] | None = None
+    signal: Tensor, plane: Tensor | None, utterance: Segment, band: tuple[float, float] | None = None
 ) -> dict[str, Tensor]:
     """A recording and what of it spoke for and against the explained class, equally loud.
 
     Args:
         signal: one second at 8 kHz in any scale [8000].
-        plane: its relevance in the plane of the paper's spectrograms [227, 227].
+        plane: its relevance in the plane of the paper's spectrograms [227, 227]; None: it has no such form, so that
+            only the recording can be heard.
         utterance: first sample of the recording and the first one after it; sounds are cut to it.
         band: also explanations limited to these frequencies, lowest and highest in Hz.
 
     Returns:
-        ``"original"``, ``"positive"``, ``"negative"`` and, with a band from 300 to 600 Hz, ``"positive 300 to 600 Hz"``
-        and ``"negative 300 to 600 Hz"``: samples, full scale 1 [N].
+        ``"original"`` and, of a plane, ``"positive"``, ``"negative"`` and, with a band from 300 to 600 Hz,
+        ``"positive 300 to 600 Hz"`` and ``"negative 300 to 600 Hz"``: samples, full scale 1 [N].
 
     Raises:
         UserError: as `audible_relevance`.
     """
     bands = {"": None} if band is None else {"": None, f" {band[0]:g} to {band[1]:g} Hz": band}
     sounds = {"original": signal}
-    for name, limits in bands.items():
-        sounds[f"positive{name}"] = audible_relevance(signal, plane, "positive", band=limits)
-        sounds[f"negative{name}"] = audible_relevance(signal, plane, "negative", band=limits)
+    if plane is not None:
+        for name, limits in bands.items():
+            sounds[f"positive{name}"] = audible_relevance(signal, plane, "positive", band=limits)
+            sounds[f"negative{name}"] = audible_relevance(signal, plane, "negative", band=limits)
     levelled = equally_loud(torch.stack([sound[slice(*utterance)] for sound in sounds.values()]), 8000)
     return dict(zip(sounds, levelled, strict=True))
 

@@ -8,6 +8,8 @@ from lightning.pytorch import Trainer
 from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
+from audio_lrp.data import CorpusDataModule
+from audio_lrp.data.listing import left_out_summary
 from audio_lrp.tracking import run_folder
 from audio_lrp.tracking.record import CONFIG_FILENAME
 
@@ -27,6 +29,7 @@ def summary(trainer: Trainer, subcommand: str, metrics: Mapping[str, Tensor]) ->
         ("checkpoint", _relative(checkpoint) or _no_checkpoint(trainer, subcommand)),
         ("configuration", _existing(folder / CONFIG_FILENAME)),
     ]
+    lines += [("left out", _left_out(trainer))]
     lines += [("predictions", ", ".join(map(_relative, sorted(folder.glob("predictions*.csv")))))]
     lines += [("pictures", _pictures(folder)), *_wandb_lines(trainer)]
     if checkpoint:
@@ -46,6 +49,13 @@ def _validation_line(trainer: Trainer, metrics: Mapping[str, Tensor]) -> tuple[s
     if best is None or getattr(checkpoint, "monitor", None) != "val/accuracy":
         return "validation accuracy", _percent(metrics.get("val/accuracy"))
     return "validation accuracy", f"{_percent(best)} (best checkpoint)"
+
+
+def _left_out(trainer: Trainer) -> str:
+    """The files in the corpora's folders that look like recordings and were not read."""
+    data = trainer.datamodule  # type: ignore[attr-defined]
+    corpora = [data.corpus, *data.training_corpora] if isinstance(data, CorpusDataModule) else []
+    return "; ".join(left_out_summary(corpus.left_out) for corpus in corpora if corpus.left_out)
 
 
 def _no_checkpoint(trainer: Trainer, subcommand: str) -> str:

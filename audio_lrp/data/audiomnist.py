@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from audio_lrp.data.audiomnist_download import download_audiomnist
-from audio_lrp.data.audiomnist_layout import FILE_NAME, LAYOUT, data_folder, wav_files
+from audio_lrp.data.audiomnist_layout import LAYOUT, NAME, data_folder, list_recordings
 from audio_lrp.data.audiomnist_metadata import METADATA, read_genders
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.exclusions import exclude
@@ -38,7 +38,8 @@ class AudioMNIST(Corpus):
     """AudioMNIST: 30,000 recordings of the digits 0 to 9 by 60 speakers (48 male, 12 female), 50 repetitions each.
 
     Any corpus in the same layout can be read: ``data/NN/{digit}_{NN}_{repetition}.wav`` with NN the speaker's number,
-    and genders in the JSON file ``data/audioMNIST_meta.txt``. Speakers that the metadata leave out have no gender.
+    in WAV or any other format of libsndfile (a recording in several formats counts once), and genders in the JSON file
+    ``data/audioMNIST_meta.txt``. Speakers that the metadata leave out have no gender.
 
     Source: Becker et al., "Interpreting and Explaining Deep Neural Networks for Classification of Audio Signals",
     arXiv 1807.03418; https://github.com/soerenab/AudioMNIST (MIT licence).
@@ -95,11 +96,12 @@ class AudioMNIST(Corpus):
         Raises:
             UserError: there are none, or the list of exclusions cannot be read or leaves none.
         """
-        paths = list(wav_files(self.root))
-        if not paths:
+        found = list_recordings(self.root)
+        self.left_out = found.left_out
+        if not found.paths:
             source = "https://github.com/soerenab/AudioMNIST; audio-lrp data download audiomnist gets it"
-            raise no_recordings(self.name, self.root, LAYOUT, source)
-        return paths if self.exclude is None else exclude(paths, self.exclude, self.root)
+            raise no_recordings(self.name, self.root, LAYOUT, source, found.left_out)
+        return found.paths if self.exclude is None else exclude(found.paths, self.exclude, self.root)
 
     @staticmethod
     def read_name(path: Path, gender: Gender | None = None) -> Recording:
@@ -113,10 +115,10 @@ class AudioMNIST(Corpus):
             MisnamedFileError: the name does not fit the layout, or names another speaker than its folder.
         """
         folder = path.parent.name
-        match = FILE_NAME.fullmatch(path.name)
+        match = NAME.fullmatch(path.stem)
         if match is None or match[2] != folder:
             problem = "its name does not tell its labels" if match is None else f"a file of speaker {match[2]}"
-            raise MisnamedFileError(path, problem, f"{{digit}}_{folder}_{{repetition}}.wav")
+            raise MisnamedFileError(path, problem, f"{{digit}}_{folder}_{{repetition}}{path.suffix}")
         digit, speaker, repetition = match.groups()
         return Recording(path, int(digit), speaker, gender, int(repetition))
 

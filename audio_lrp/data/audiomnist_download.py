@@ -21,7 +21,7 @@ from typing import Final
 import soundfile
 from tqdm import tqdm
 
-from audio_lrp.data.audiomnist_layout import FILE_NAME, wav_files
+from audio_lrp.data.audiomnist_layout import NAME, list_recordings
 from audio_lrp.data.audiomnist_metadata import METADATA
 from audio_lrp.data.cache import exclusively
 from audio_lrp.data.download import AGAIN, another_server, download
@@ -104,7 +104,7 @@ def download_audiomnist(root: Path, mirror: str | None = None, release: Release 
 
 def is_there(root: Path) -> bool:
     """Whether a folder holds recordings in AudioMNIST's layout, all of them or some."""
-    return any(FILE_NAME.fullmatch(path.name) for path in wav_files(root))
+    return any(NAME.fullmatch(path.stem) for path in list_recordings(root).paths)
 
 
 def refuse_occupied(folder: Path) -> None:

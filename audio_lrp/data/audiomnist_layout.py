@@ -1,14 +1,13 @@
 """Where AudioMNIST's recordings lie, and how they are called."""
 
 import re
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from audio_lrp.data.listing import visible_entries, wav_names
+from audio_lrp.data.listing import ELSEWHERE, Listing, is_hidden
 
 LAYOUT: Final = "data/NN/{digit}_{NN}_{repetition}.wav"
-FILE_NAME: Final = re.compile(r"([0-9])_([0-9]{2,})_([0-9]+)\.wav", re.IGNORECASE)
+NAME: Final = re.compile(r"([0-9])_([0-9]{2,})_([0-9]+)")
 
 
 def data_folder(root: Path) -> Path:
@@ -17,14 +16,16 @@ def data_folder(root: Path) -> Path:
     return nested if nested.is_dir() else root
 
 
-def wav_files(root: Path) -> Iterator[Path]:
-    """All WAV files in the speakers' folders, whatever they are called.
+def list_recordings(root: Path) -> Listing:
+    """All recordings in the speakers' folders, whatever they are called, each in one format.
 
     Raises:
         UserError: a folder must not be read.
     """
-    folder = data_folder(root)
-    for entry in visible_entries(folder):
-        if Path(entry).is_dir():  # unlike the entry's own, False for a link to itself
-            speaker = folder / entry.name
-            yield from (speaker / name for name in wav_names(speaker))
+    outside, found = Listing(), Listing()
+    for speaker in outside.search(data_folder(root)):
+        for folder in [speaker] if is_hidden(speaker) else found.search(speaker):
+            found.leave_out(folder)
+    found.left_out |= outside.left_out | dict.fromkeys(outside.paths, ELSEWHERE)
+    found.keep_one_format()
+    return found

@@ -1,12 +1,15 @@
 """A corpus: recordings of spoken digits on disk, and what is known of each."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 from audio_lrp.data.folds import Fold, Gender
+from audio_lrp.data.listing import left_out_summary, warn_once
 from audio_lrp.names import TaskName
 
 
@@ -39,6 +42,9 @@ class Corpus(ABC):
     name: ClassVar[str]
     """The corpus's name in messages, titles and cache folders."""
 
+    left_out: Mapping[Path, str] = MappingProxyType({})
+    """Files that :meth:`scan` found and did not take, and why: set it there, and their number is said."""
+
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser()
 
@@ -53,7 +59,10 @@ class Corpus(ABC):
     def recordings(self) -> tuple[Recording, ...]:
         """All recordings, in an order that depends on the files' names alone."""
         # All begin with the root, which therefore does not matter, and takes long to be taken off.
-        return tuple(sorted(self.scan(), key=lambda recording: recording.path.as_posix()))
+        found = tuple(sorted(self.scan(), key=lambda recording: recording.path.as_posix()))
+        if self.left_out:
+            warn_once(f"{self.name} at {self.root} is read without {left_out_summary(self.left_out)}")
+        return found
 
     @abstractmethod
     def scan(self) -> list[Recording]:

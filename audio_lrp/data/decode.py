@@ -12,7 +12,9 @@ import soundfile
 import soxr
 from numpy.typing import NDArray
 
+from audio_lrp.data.formats import CONVERT, UNREADABLE, suffix_of
 from audio_lrp.data.representation import SAMPLE_RATE
+from audio_lrp.data.unfinished import finished
 
 LARGEST: Final = {"PCM_U8": 127 / 128, "PCM_S8": 127 / 128, "ULAW": 32124 / 32768, "ALAW": 32256 / 32768}
 """Largest values of formats that do not come close to full scale, 1."""
@@ -28,11 +30,22 @@ _JOINED: Final = 2**18  # samples that are converted together, unless a single r
 _SILENCE: Final = 256  # samples at the lower of the two rates
 _SIZES_OF_SAMPLES: Final = ("data", "Data Size")  # of WAV and AU files
 _SIZES: Final = ("riff", *_SIZES_OF_SAMPLES, "RIFF", "RIFX", "Riff size", "FORM")  # first those of W64, last of AIFF
+_NO_LENGTH: Final = 2**62  # samples; libsndfile gives the largest number where a FLAC file's header has no length
 _SIMPLE: Final = 1000  # steps of a sample at 8 kHz; up to here the error does not grow along the signal (measured)
 
 
 class UnusableRecordingError(Exception):
     """Says, in a few words, why a file cannot be used."""
+
+
+class _Stream(soundfile.SoundFile):  # type: ignore[misc]
+    """A file read from its beginning to its end.
+
+    After each block soundfile would seek the place where the file is already, which FLAC files without a length refuse.
+    """
+
+    def seekable(self) -> bool:
+        return False
 
 
 class Mono(NamedTuple):
@@ -143,14 +156,15 @@ def read_mono(path: Path) -> Mono:
         UnusableRecordingError: the file is not audio, is cut off, or holds no samples or some that no sound has.
     """
     try:
-        with soundfile.SoundFile(path) as file:
+        with _opened(path) as file:
             rate, header = file.samplerate, file.extra_info
             full_scale = LARGEST.get(file.subtype, 1.0)
             blocks = [*_blocks(file)]
-            promised = file.frames - sum(map(len, blocks))
+            promised = file.frames - sum(map(len, blocks)) if file.frames < _NO_LENGTH else 0
     except soundfile.LibsndfileError as error:
         empty = path.stat().st_size == 0
         reason = "an empty file" if empty else f"not readable as audio: {error.error_string.rstrip('.')}"
+        reason += f": {CONVERT}" if suffix_of(path.name) in UNREADABLE else ""
         raise UnusableRecordingError(reason) from error
     if not LOWEST_RATE <= rate <= HIGHEST_RATE:  # a damaged header: to convert 1 Hz or 1 GHz would take gigabytes
         raise UnusableRecordingError(f"its header gives a sampling rate of {rate} Hz")
@@ -169,6 +183,27 @@ def read_mono(path: Path) -> Mono:
     if peak > LOUDEST:
         raise UnusableRecordingError("holds samples far too loud to be sound")
     return Mono(samples, rate, peak, full_scale)
+
+
+def _opened(path: Path) -> _Stream:
+    """The file; where its header promises less than half of what it holds, maybe as if the header were finished.
+
+    Raises:
+        UnusableRecordingError: it has no header.
+        soundfile.LibsndfileError: it is not audio, or cannot be read.
+    """
+    if suffix_of(path.name) == ".raw":
+        raise UnusableRecordingError(f"samples without a header: {CONVERT}")
+    try:
+        file = _Stream(path)
+    except soundfile.LibsndfileError:
+        if (content := finished(path)) is None:
+            raise
+        return _Stream(content)
+    if file.frames * file.channels * 4 < path.stat().st_size and (content := finished(path)) is not None:
+        file.close()
+        return _Stream(content)
+    return file
 
 
 def _blocks(file: soundfile.SoundFile) -> Iterator[NDArray[np.float32]]:

@@ -1,7 +1,7 @@
 """Lists of recordings to leave out of a corpus, with the reason for each.
 
 A list is a YAML file of places and reasons, such as ``36/3_36_20.wav: a copy of 3_36_19``. A place is the end of a
-recording's path, so that it fits whichever of the corpus's folders is its root.
+recording's path, so that it fits whichever of the corpus's folders is its root, and in whichever format it is.
 """
 
 import logging
@@ -10,8 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
+from audio_lrp.data.formats import without_format
+from audio_lrp.data.listing import warn_once
 from audio_lrp.errors import UserError, parse_yaml, yaml_problem
 from audio_lrp.nearest import did_you_mean, nearest_path
 
@@ -63,13 +64,14 @@ def exclude(paths: Sequence[Path], name: str | Path, root: Path) -> list[Path]:
     Raises:
         UserError: the list cannot be read, or it names all files.
     """
-    places = {PurePosixPath(place).parts: place for place in read_exclusions(name)}
+    places = {PurePosixPath(without_format(place)).parts: place for place in read_exclusions(name)}
     lengths = {len(parts) for parts in places}
     names = {parts[-1] for parts in places if parts}  # most recordings are passed by a look at their name
     kept: list[Path] = []
     used: set[tuple[str, ...]] = set()
     for path in paths:
-        ends = places.keys() & {path.parts[-n:] for n in lengths} if path.name in names else set()
+        stem = without_format(path.name)
+        ends = places.keys() & {path.with_name(stem).parts[-n:] for n in lengths} if stem in names else set()
         used |= ends
         if not ends:
             kept.append(path)
@@ -81,15 +83,9 @@ def exclude(paths: Sequence[Path], name: str | Path, root: Path) -> list[Path]:
     unused = [place for parts, place in places.items() if parts not in used]
     if unused:
         some = ", ".join(unused[:3]) + (", ..." if len(unused) > 3 else "")
-        _warn(
+        warn_once(
             f"{len(unused)} of the {len(places)} places in the list of exclusions {name} name no recording of {root}: "
             f"{some}; a place is the end of a path, such as {'/'.join(min(paths).parts[-2:])}"
         )
     logger.info("%d of %d recordings are excluded", len(paths) - len(kept), len(paths))
     return kept
-
-
-@rank_zero_only
-def _warn(message: str) -> None:
-    """Warn once where several processes train together and each looks for the recordings."""
-    logger.warning(message)

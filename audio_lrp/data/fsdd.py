@@ -6,11 +6,11 @@ from typing import ClassVar, Final
 
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.exclusions import exclude
-from audio_lrp.data.listing import no_recordings, wav_names
+from audio_lrp.data.listing import Listing, no_recordings
 from audio_lrp.data.misnamed import MisnamedFileError
 
 LAYOUT: Final = "recordings/{digit}_{speaker}_{repetition}.wav"
-FILE_NAME: Final = re.compile(r"([0-9])_(.+)_([0-9]+)\.wav", re.IGNORECASE)
+NAME: Final = re.compile(r"([0-9])_(.+)_([0-9]+)")
 
 
 class FSDD(Corpus):
@@ -47,11 +47,15 @@ class FSDD(Corpus):
         """
         nested = self.root / "recordings"
         folder = nested if nested.is_dir() else self.root
-        paths = [folder / name for name in wav_names(folder)]
-        if not paths:
+        found = Listing()
+        for below in found.search(folder):
+            found.leave_out(below)
+        found.keep_one_format()
+        self.left_out = found.left_out
+        if not found.paths:
             source = "https://github.com/Jakobovski/free-spoken-digit-dataset"
-            raise no_recordings(self.name, self.root, LAYOUT, source)
-        return paths if self.exclude is None else exclude(paths, self.exclude, self.root)
+            raise no_recordings(self.name, self.root, LAYOUT, source, found.left_out)
+        return found.paths if self.exclude is None else exclude(found.paths, self.exclude, self.root)
 
     @staticmethod
     def read_name(path: Path) -> Recording:
@@ -60,8 +64,9 @@ class FSDD(Corpus):
         Raises:
             MisnamedFileError: the name does not fit the layout.
         """
-        match = FILE_NAME.fullmatch(path.name)
+        match = NAME.fullmatch(path.stem)
         if match is None:
-            raise MisnamedFileError(path, "its name does not tell its labels", "{digit}_{speaker}_{repetition}.wav")
+            pattern = f"{{digit}}_{{speaker}}_{{repetition}}{path.suffix}"
+            raise MisnamedFileError(path, "its name does not tell its labels", pattern)
         digit, speaker, repetition = match.groups()
         return Recording(path, int(digit), speaker, None, int(repetition))

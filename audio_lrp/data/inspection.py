@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.decode import UnusableRecordingError, read_mono
+from audio_lrp.data.formats import without_format
 from audio_lrp.data.parallel import map_in_processes
 from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE
 
@@ -207,7 +208,7 @@ def known_faults(corpus: Corpus, exclusions: Mapping[str, str]) -> Iterator[Faul
     for recording in corpus.recordings:
         place = recording.path.relative_to(corpus.root).as_posix()
         for end, reason in exclusions.items():
-            if f"/{place}".endswith(f"/{end}"):
+            if f"/{without_format(place)}".endswith(f"/{without_format(end)}"):
                 yield Fault("known fault", place, reason)
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.fsdd import FSDD
-from audio_lrp.data.listing import visible_entries, wav_names
+from audio_lrp.data.listing import Listing, visible_entries
 
 
 def corpus_class(root: Path) -> type[AudioMNIST] | type[FSDD] | None:
@@ -19,7 +19,9 @@ def corpus_class(root: Path) -> type[AudioMNIST] | type[FSDD] | None:
     """
     if (root / "data").is_dir():
         return AudioMNIST
-    if (root / "recordings").is_dir() or wav_names(root):
+    found = Listing()
+    found.search(root)
+    if (root / "recordings").is_dir() or found.paths:
         return FSDD
     if any(Path(entry).is_dir() and entry.name.isdigit() for entry in visible_entries(root)):
         return AudioMNIST

@@ -14,6 +14,7 @@ from audio_lrp.attribution.attribute import attribute
 from audio_lrp.callbacks.lrp import LRPCallback
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.data import CorpusDataModule
+from audio_lrp.data.listing import left_out_summary
 from audio_lrp.errors import UserError
 from audio_lrp.plugins import is_class_path, plugin_packages
 from audio_lrp.report.run_folder import setting
@@ -32,12 +33,14 @@ class Explained:
         ledger: rows of the conservation ledger, averaged over the clips.
         composite: name of the LRP composite.
         checkpoint: the network's file.
+        notes: what is missing: parts of the explanations, files of the corpus.
     """
 
     views: Sequence[ExampleViews]
     ledger: Sequence[Mapping[str, str | float]]
     composite: str
     checkpoint: Path
+    notes: Sequence[str] = ()
 
 
 def explain_test_clips(
@@ -63,13 +66,16 @@ def explain_test_clips(
     batch = datamodule.examples("test", count, callback.seed)
     target: Tensor | Literal["predicted"] = batch.label if callback.target == "label" else "predicted"
     explanation = attribute(saved.network, batch.input, target, callback.composite)
+    left_out = left_out_summary(datamodule.corpus.left_out)
+    notes = [f"The corpus is read without {left_out}."] if left_out else []
     try:
         planes = time_frequency_relevance(batch.input, explanation.relevance, explanation.modified_gradient)
-    except UserError:  # the composite's relevance has no such form: nothing but the map can be shown
+    except UserError as error:
         planes = None
+        notes.append(f"There are maps alone, without time, frequency and sounds of relevance: {error}.")
     views = example_views(batch, datamodule.signals(batch), explanation, planes, saved.class_names)
     shown = tqdm(views, "explaining", total=len(batch.index), unit="clip", leave=False, disable=None)
-    return Explained([*shown], explanation.conservation.rows(), explanation.composite, checkpoint)
+    return Explained([*shown], explanation.conservation.rows(), explanation.composite, checkpoint, notes)
 
 
 def _callback_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -40,6 +40,7 @@ def clips_section(log: RunLog, explained: Explained | None, reason: str, clock: 
     if explained is not None:
         text = f"Test clips, explained by the checkpoint {explained.checkpoint.name} with {explained.composite}:"
         blocks.append(Paragraph(text))
+        blocks += [Paragraph(note, warning=True) for note in explained.notes]
         blocks.append(Clips([explained_clip(view) for view in explained.views]))
     elif logged is not None:
         when = f"{'test' if logged.is_test else 'validation'} clips after {clock.name(logged.step)}"
