@@ -34,6 +34,10 @@ class Corpus(ABC):
 
     Args:
         root: the corpus's folder.
+
+    Attributes:
+        left_out: how many files are left out of the recordings, by the reason, e.g. ``"excluded by data.exclude"``;
+            known once the recordings are.
     """
 
     name: ClassVar[str]
@@ -41,6 +45,7 @@ class Corpus(ABC):
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser()
+        self.left_out: dict[str, int] = {}
 
     def prepare(self) -> None:  # noqa: B027 (optional to override)
         """Make the files exist (generate them, say), before :attr:`recordings` is read.

@@ -51,7 +51,11 @@ class FSDD(Corpus):
         if not paths:
             source = "https://github.com/Jakobovski/free-spoken-digit-dataset"
             raise no_recordings(self.name, self.root, LAYOUT, source)
-        return paths if self.exclude is None else exclude(paths, self.exclude, self.root)
+        if self.exclude is None:
+            return paths
+        kept = exclude(paths, self.exclude, self.root)
+        self.left_out["excluded by data.exclude"] = len(paths) - len(kept)
+        return kept
 
     @staticmethod
     def read_name(path: Path) -> Recording:

@@ -1,0 +1,31 @@
+"""Hashes that tell recordings apart, whatever they are called and wherever they lie."""
+
+import torch
+import xxhash
+from torch import Tensor
+
+from audio_lrp.data.corpus import Corpus
+from audio_lrp.data.dataset import ClipDataset
+
+
+def identities(dataset: ClipDataset) -> Tensor:
+    """A hash of the sound of each clip, also the same in a copy of the corpus, int64 [N]; 0 stands for silence."""
+    samples, first, scale = dataset.clips.stored("energy")
+    length = dataset.clips.window("energy")[1]
+    hashes = [
+        xxhash.xxh3_64_intdigest(samples[first[i] : first[i] + length[i]].tobytes()) >> 1 if scale[i] else 0
+        for i in dataset.index.tolist()
+    ]
+    return torch.tensor(hashes, dtype=torch.int64)
+
+
+def speakers_among(known: Tensor, corpus: Corpus, dataset: ClipDataset) -> set[str]:
+    """The speakers of a corpus of whom at least one clip of a dataset is among known ones.
+
+    Args:
+        known: identities of recordings, int64 [K].
+        corpus: the corpus.
+        dataset: clips of the corpus.
+    """
+    found = torch.isin(identities(dataset), known[known != 0])
+    return {corpus.recordings[position].speaker for position in dataset.index[found.numpy()].tolist()}
