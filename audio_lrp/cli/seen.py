@@ -7,11 +7,12 @@ from typing import Any, Final
 import lightning as L
 import torch
 from lightning.pytorch import Callback
+from lightning.pytorch.loggers import WandbLogger
 from torch import Tensor
 
 from audio_lrp.data import Batch, CorpusDataModule, Recording
 from audio_lrp.data.dataset import ClipDataset
-from audio_lrp.data.identity import identities, speakers_among
+from audio_lrp.data.identity import TRAINED_ON, identities, speakers_among, trained_on
 from audio_lrp.data.joined import JoinedDataset
 from audio_lrp.data.splits import choose_folds
 
@@ -22,9 +23,6 @@ _STAGES: Final = {
     "predict": ("predicted", "test split", "limit_predict_batches"),
 }
 """What a stage of Lightning's does to recordings, which part of a fold it takes, and the option that limits it."""
-
-_TRAINED_ON: Final = "trained_on"
-"""Where a checkpoint keeps identities of recordings, below ``audio_lrp``."""
 
 
 class SeenRecordings(Callback):
@@ -47,10 +45,8 @@ class SeenRecordings(Callback):
 
     def begin_with(self, checkpoint: dict[str, Any]) -> None:
         """Learn what the network of a checkpoint was trained on."""
-        description = checkpoint.get("audio_lrp")
-        known = description.get(_TRAINED_ON) if isinstance(description, dict) else None
         self._from_checkpoint = True
-        self._trained_on = known if isinstance(known, Tensor) and known.dtype == torch.int64 else None
+        self._trained_on = trained_on(checkpoint.get("audio_lrp"))
 
     def setup(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
         """Find the data."""
@@ -60,7 +56,7 @@ class SeenRecordings(Callback):
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
         """Add what this run trains on to what is known from before."""
         if self._data is not None and not (self._from_checkpoint and self._trained_on is None):
-            checkpoint.setdefault("audio_lrp", {})[_TRAINED_ON] = self._all_trained_on
+            checkpoint.setdefault("audio_lrp", {})[TRAINED_ON] = self._all_trained_on
 
     @cached_property
     def _all_trained_on(self) -> Tensor:
@@ -104,6 +100,9 @@ class SeenRecordings(Callback):
             marks = self._marks.get(stage, self._no_marks(pl_module.device))  # a process may have had no batch
             joined: Any = trainer.strategy.reduce(marks.to(pl_module.device), reduce_op="sum")
             self._marks[stage] = joined.clamp(max=1).cpu()
+            labelled, correct = (int(row.sum()) for row in self._marks[stage][1:])
+            for logger in trainer.loggers if labelled else []:  # of predictions, which Lightning lets nobody log
+                logger.log_metrics({"predict/accuracy": correct / labelled}, trainer.global_step)
 
     on_train_end = on_validation_epoch_end = on_test_epoch_end = on_predict_epoch_end = _join
 
@@ -112,6 +111,12 @@ class SeenRecordings(Callback):
         return torch.zeros(3, sum(len(corpus.recordings) for corpus in self._data.corpora), dtype=torch.int32).to(
             device
         )
+
+    def teardown(self, trainer: L.Trainer, pl_module: L.LightningModule, stage: str) -> None:
+        """Put what was seen into the summaries of W&B's runs."""
+        for logger in trainer.loggers if trainer.is_global_zero else []:
+            if isinstance(logger, WandbLogger):  # a text that is logged becomes the summary's
+                logger.log_metrics(dict[str, Any](self.lines(trainer)), trainer.global_step)
 
     def lines(self, trainer: L.Trainer) -> list[tuple[str, str]]:
         """What was seen, for the run's summary: a name and a text for each stage; in the first process, at the end."""

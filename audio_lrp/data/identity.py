@@ -1,11 +1,22 @@
 """Hashes that tell recordings apart, whatever they are called and wherever they lie."""
 
+from typing import Final
+
 import torch
 import xxhash
 from torch import Tensor
 
 from audio_lrp.data.corpus import Corpus
 from audio_lrp.data.dataset import ClipDataset
+
+TRAINED_ON: Final = "trained_on"
+"""Where a checkpoint's description keeps the identities of what its network was trained on."""
+
+
+def trained_on(description: object) -> Tensor | None:
+    """What a checkpoint's description says its network was trained on: identities, int64 [K]; None: it does not say."""
+    known = description.get(TRAINED_ON) if isinstance(description, dict) else None
+    return known if isinstance(known, Tensor) and known.dtype == torch.int64 else None
 
 
 def identities(dataset: ClipDataset) -> Tensor:

@@ -103,7 +103,7 @@ def _require_any_label(corpus: Corpus, task: Task) -> None:
     if all(task.label(recording) is None for recording in corpus.recordings):
         raise UserError(
             f"the corpus {corpus.name} at {corpus.root} has no labels for the task {task.name!r}: "
-            "choose another task with --data.task or another corpus; audio-lrp predict needs no labels"
+            "choose another corpus or task; audio-lrp predict needs no labels"
         )
 
 
