@@ -4,11 +4,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import soundfile
 import torch
-from command_line import exit_code, only_checkpoint, only_folder, report, tiny_run
+from command_line import exit_code, only_checkpoint, only_folder, report, tiny_run, wandb_records
 from fake_corpus import ToneCorpus
 
 from audio_lrp.data import Recording
@@ -123,6 +124,18 @@ class TestLine:
         kept = [word for word in tiny_run(tmp_path / "tones") if not word.startswith("--data")]
         assert exit_code("test", *kept, *options, "--data.cache_dir=beside") == 0
         assert report(capsys)["tested"] == "18 recordings of 2 speakers (all; 2 excluded by data.exclude)"
+
+
+def test_the_summary_of_the_wandb_run(checkpoint: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    wandb = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests", "--data.split=all"]
+    for command, verb in (("test", "tested"), ("predict", "predicted")):
+        assert exit_code(command, *of(checkpoint, *other("others", speakers=5)), *wandb, f"--run.root={command}") == 0
+        printed = report(capsys)
+        logged: dict[str, Any] = {}
+        for record in wandb_records(only_folder(Path(command))):
+            logged |= record.get("history", {}).get("item", {})
+        assert logged[verb] == printed[verb] == "50 recordings of 5 speakers (all)"
+    assert f"{100 * logged['predict/accuracy']:.1f} %" == printed["accuracy"]
 
 
 class TestVoices:
