@@ -20,11 +20,11 @@ def main(args: Sequence[str] | None = None) -> None:
     from audio_lrp.study.checkpoint import measure_scaling  # only now: it needs PyTorch, and seconds
 
     folder, tables = measure_scaling(source_of(options), options.output)
-    print(f"accuracy in %, and 95 % interval over speakers\n{'manipulation':<28}{'voices':<8}recordings")
+    print(f"{'manipulation':<28}{'voices':<8}recordings   accuracy in %, 95 % interval over speakers")
     for row in tables["frequency_scaling"]:
         accuracy, low, high = (_percent(row[column]) for column in ("accuracy", "low", "high"))
         interval = f"   {low} to {high}" if low else ""  # of a single speaker there is none
-        print(f"{row['manipulation']:<28}{row['speakers']:<8}{row['clips']:>10}{accuracy:>8}{interval}")
+        print(f"{row['manipulation']:<28}{row['speakers']:<8}{row['clips']:>10}{accuracy:>11}{interval}")
     print(f"tables: {folder / 'tables'}\nfigures: {folder / 'figures'}")
 
 
