@@ -1,11 +1,13 @@
 """A trained network with all that is needed to use it, from a checkpoint alone."""
 
 import importlib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
+from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from audio_lrp.checkpoint_file import read_checkpoint
@@ -15,13 +17,15 @@ from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet
 from audio_lrp.models.classifier import check_network
-from audio_lrp.plugins import plugin_packages
+from audio_lrp.plugins import is_class_path, plugin_packages
 
 DESCRIPTION: Final = "audio_lrp"
 """Key of a checkpoint under which ``class_names``, ``spectrogram_scale`` and ``placement`` of the data may stand."""
 
 TRUSTED: Final = frozenset({"audio_lrp", "torch", "torchvision"})
 """Packages whose classes a checkpoint may name."""
+
+_Class = TypeVar("_Class")
 
 _PREFIX = "network."
 """Where :class:`~audio_lrp.models.Classifier` has its network."""
@@ -84,6 +88,41 @@ def load_network(checkpoint: str | Path, plugins: Collection[str] = ()) -> Saved
     if placement not in get_args(Placement):  # an older checkpoint, or a plugin's data with placements of their own
         placement = "random"
     return SavedNetwork(network.eval(), representation, _class_names(description, num_classes), placement)
+
+
+def instantiated(base: type[_Class], settings: Any, plugins: Collection[str] = ()) -> _Class:
+    """The object that a class path and its settings, out of a run's configuration, stand for.
+
+    Args:
+        base: what it must be an instance of.
+        settings: ``class_path`` and ``init_args``.
+        plugins: packages, beside installed plugins, whose classes are trusted: to import a module is to run it.
+
+    Raises:
+        UserError: a class is not trusted, or cannot be made.
+    """
+    trusted = TRUSTED | {"zennit"} | plugin_packages() | set(plugins)
+    for value in _leaves(settings):
+        if is_class_path(value) and value.partition(".")[0] not in trusted:
+            package = value.partition(".")[0]
+            raise UserError(f"the run names {value}: if you trust it, say so with --plugin {package}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--item", type=base, required=True)
+    try:
+        instance: _Class = parser.instantiate_classes(parser.parse_object({"item": deepcopy(settings)})).item
+    except (ArgumentError, ImportError, TypeError, ValueError, OSError) as error:
+        path = settings.get("class_path") if isinstance(settings, Mapping) else settings
+        raise UserError(f"{path} of the run's configuration cannot be made ({' '.join(str(error).split())})") from error
+    return instance
+
+
+def _leaves(settings: Any) -> Iterator[Any]:
+    """All values of nested settings."""
+    if isinstance(settings, Mapping | list):
+        for item in settings.values() if isinstance(settings, Mapping) else settings:
+            yield from _leaves(item)
+    else:
+        yield settings
 
 
 def _make_network(

@@ -166,8 +166,8 @@ def write_image(path: Path, image: NDArray[np.uint8]) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as CSV, headed by the first one's names, whole or not at all."""
+    """Write rows as CSV, whole or not at all; a column that a row lacks is left empty."""
     with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer = csv.DictWriter(file, fieldnames=list(dict.fromkeys(name for row in rows for name in row)))
         writer.writeheader()
         writer.writerows(rows)

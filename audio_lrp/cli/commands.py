@@ -30,6 +30,8 @@ COMMANDS: Final = {
     "validate": Command("test", "accuracy of a checkpoint on the validation speakers", LIGHTNING),
     "test": Command("test", "accuracy of a checkpoint on the test speakers", LIGHTNING),
     "predict": Command("test", "a table of predictions for the test recordings", LIGHTNING),
+    "faithfulness": Command("test", "test a checkpoint's relevance maps on any corpus", "audio_lrp.study.faithfulness"),
+    "scaling": Command("test", "test a checkpoint at the other gender's pitch", "audio_lrp.study.scaling"),
     "explain": Command("explain", "show what a checkpoint hears in recordings", "audio_lrp.explain_command"),
     "report": Command("explain", "one HTML file about a run or a study, with sounds", "audio_lrp.report.command"),
     "study": Command("repeat", "the paper's experiments, on any corpus", "audio_lrp.study.command"),
@@ -65,6 +67,6 @@ def overview() -> str:
     lines = ["usage: audio-lrp COMMAND [OPTION...]", ""]
     heading = None
     for name, command in COMMANDS.items():
-        lines.append(f"{command.group if command.group != heading else '':<9}{name:<12}{command.help}")
+        lines.append(f"{command.group if command.group != heading else '':<9}{name:<13}{command.help}")
         heading = command.group
     return "\n".join([*lines, "", "audio-lrp COMMAND --help tells a command's options."])

@@ -32,6 +32,7 @@ from audio_lrp.cli.noise import leave_out_noise
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.places import with_place
 from audio_lrp.cli.predictions import PredictionTable
+from audio_lrp.cli.seen import SeenRecordings
 from audio_lrp.cli.summary import quoted, summary
 from audio_lrp.cli.trainer import Trainer
 from audio_lrp.data import CorpusDataModule
@@ -187,6 +188,7 @@ class AudioLRPCLI(LightningCLI):
     def _check_checkpoint(self, path: Path) -> None:
         checkpoint = read_checkpoint(path)
         check_weights(path, checkpoint, self.model)
+        self.seen.begin_with(checkpoint)
         if self.continued is not None:
             _say(f"the run in {self.continued} goes on at step {checkpoint['global_step']}")
 
@@ -209,7 +211,8 @@ class AudioLRPCLI(LightningCLI):
         settings = yaml.safe_dump(self._configuration(), sort_keys=False)
         record = RunRecord(self.run.folder, f"# audio-lrp {__version__}\n{settings}")
         table = [PredictionTable()] if self.subcommand == "predict" else []
-        self.trainer_defaults = {"callbacks": [record, EfficiencyCallback(), FiniteLossCallback(), *table]}
+        self.seen = SeenRecordings(str(self.subcommand))
+        self.trainer_defaults = {"callbacks": [record, EfficiencyCallback(), FiniteLossCallback(), self.seen, *table]}
         return super().instantiate_trainer(**kwargs)
 
     def _configuration(self) -> dict[str, Any]:
@@ -254,7 +257,9 @@ class AudioLRPCLI(LightningCLI):
     def _sum_up(self) -> None:
         if self.trainer.is_global_zero:
             metrics = self.metrics | dict(self.trainer.callback_metrics)
-            self.report = summary(self.trainer, str(self.subcommand), metrics)
+            self.report = summary(self.trainer, str(self.subcommand), metrics, self.seen.lines(self.trainer))
+            if warning := self.seen.warning():
+                _say(f"warning: {warning}")
 
 
 def main(args: Sequence[str]) -> None:

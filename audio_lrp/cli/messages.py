@@ -71,8 +71,10 @@ def _unknown_option(message: str, options: Iterable[str]) -> UsageError | None:
         if not hint:
             hint = f"{class_path.rsplit('.', 1)[-1]} takes {', '.join(settings)}"
             if class_path.endswith((".CorpusDataModule", ".Classifier")):
-                order = "a configuration or class comes before the options that it brings"
-                hint = f"{order}, as in --config audionet_digit --{option} ...; {hint}"
+                hint = (  # without their many settings, which the help tells
+                    "a configuration or class comes before the options that it brings, "
+                    f"as in --config audionet_digit --{option} ..."
+                )
     return UsageError(f"unknown option --{option}{f': {hint}' if hint else ''}", option)
 
 

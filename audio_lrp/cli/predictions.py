@@ -15,6 +15,7 @@ from audio_lrp.tracking.files import replacing
 class PredictionTable(Callback):
     """Writes ``predictions.csv`` into the run's folder: file, label, prediction, and the probability of every class.
 
+    A label that is not known is left empty.
     With several processes each writes the recordings it has seen, into ``predictions-0.csv`` and so on.
     """
 
@@ -31,8 +32,8 @@ class PredictionTable(Callback):
         names, recordings = datamodule.class_names, datamodule.corpus.recordings
         for index, label, probabilities in zip(batch.index.tolist(), batch.label.tolist(), outputs.cpu(), strict=True):
             path = recordings[index].path.relative_to(datamodule.corpus.root)
-            prediction = names[int(probabilities.argmax())]
-            self.rows.append([path, names[label], prediction, *(f"{value:.6f}" for value in probabilities.tolist())])
+            known, prediction = "" if label < 0 else names[label], names[int(probabilities.argmax())]
+            self.rows.append([path, known, prediction, *(f"{value:.6f}" for value in probabilities.tolist())])
 
     def on_predict_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Write the table."""

@@ -1,7 +1,7 @@
 """What is printed when a run ends: what came out, where it lies, what to type next."""
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from lightning.pytorch import Trainer
@@ -14,16 +14,19 @@ from audio_lrp.tracking import run_folder
 from audio_lrp.tracking.record import CONFIG_FILENAME
 
 
-def summary(trainer: Trainer, subcommand: str, metrics: Mapping[str, Tensor]) -> str:
+def summary(
+    trainer: Trainer, subcommand: str, metrics: Mapping[str, Tensor], seen: Sequence[tuple[str, str]] = ()
+) -> str:
     """The run's results, files and next steps, one a line.
 
     Args:
         trainer: after ``subcommand``; its W&B run may still be open.
         subcommand: what ran, e.g. ``"fit"``.
         metrics: last values of the logged metrics.
+        seen: lines on the recordings that the run has seen, by name.
     """
     folder = run_folder(trainer)
-    lines = [("test accuracy", _percent(metrics.get("test/accuracy"))), _validation_line(trainer, metrics)]
+    lines = [("test accuracy", _percent(metrics.get("test/accuracy"))), _validation_line(trainer, metrics), *seen]
     checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") if subcommand == "fit" else ""
     lines += [
         ("checkpoint", _relative(checkpoint) or _no_checkpoint(trainer, subcommand)),

@@ -101,7 +101,11 @@ class AudioMNIST(Corpus):
         if not found.paths:
             source = "https://github.com/soerenab/AudioMNIST; audio-lrp data download audiomnist gets it"
             raise no_recordings(self.name, self.root, LAYOUT, source, found.left_out)
-        return found.paths if self.exclude is None else exclude(found.paths, self.exclude, self.root)
+        if self.exclude is None:
+            return found.paths
+        kept = exclude(found.paths, self.exclude, self.root)
+        self.excluded = len(found.paths) - len(kept)
+        return kept
 
     @staticmethod
     def read_name(path: Path, gender: Gender | None = None) -> Recording:

@@ -37,6 +37,7 @@ class Corpus(ABC):
 
     Args:
         root: the corpus's folder.
+
     """
 
     name: ClassVar[str]
@@ -44,6 +45,9 @@ class Corpus(ABC):
 
     left_out: Mapping[Path, str] = MappingProxyType({})
     """Files that :meth:`scan` found and did not take, and why: set it there, and their number is said."""
+
+    excluded: int = 0
+    """How many recordings that :meth:`scan` found are left out because the user said so; set it there."""
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).expanduser()

@@ -37,7 +37,7 @@ from audio_lrp.data.representation import (
     refuse_rounding,
 )
 from audio_lrp.data.shares import UnrepeatedBatches
-from audio_lrp.data.splits import SplitName, require_labels, split_recordings
+from audio_lrp.data.splits import SplitName, SplitOption, all_recordings, require_labels, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.data.training_loader import ResumableLoader, seed_batch
 from audio_lrp.errors import UserError
@@ -57,6 +57,8 @@ class CorpusDataModule(L.LightningDataModule):
         corpus: the corpus; in a configuration the class path of any :class:`~audio_lrp.data.corpus.Corpus`.
         task: ``"digit"`` (10 classes) or ``"gender"`` (2 classes).
         fold: which fold, counted from 0.
+        split: which recordings are validated, tested and predicted: those of the ``"fold"``, or ``"all"`` of the
+            corpus, whoever speaks, for a network that was trained on other voices. A training needs the former.
         num_folds: number of speaker-disjoint folds; ``None`` takes the folds published for the corpus and task, or 5
             where none are.
         representation: what the network sees: ``"waveform"`` [1, 8000] or ``"spectrogram"`` [1, 227, 227].
@@ -101,6 +103,7 @@ class CorpusDataModule(L.LightningDataModule):
         augmentations: list[Augmentation] | None = None,
         training_corpora: list[Corpus] | None = None,
         preload_to_device: bool = False,
+        split: SplitOption = "fold",
     ) -> None:
         super().__init__()
         for name, value, choices in (
@@ -109,6 +112,7 @@ class CorpusDataModule(L.LightningDataModule):
             ("spectrogram_scale", spectrogram_scale, SpectrogramScale),
             ("placement", placement, Placement),
             ("long_clips", long_clips, LongClipPolicy),
+            ("split", split, SplitOption),
         ):
             if value not in get_args(choices):
                 raise UserError(f"unknown {name} {value!r}: data.{name} is one of {', '.join(get_args(choices))}")
@@ -122,6 +126,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.corpus = corpus
         self.task = TASKS[task]
         self.fold = fold
+        self.split: SplitOption = split
         self.num_folds = num_folds
         self.representation: RepresentationName = representation
         self.input_representation: Representation = (
@@ -147,6 +152,7 @@ class CorpusDataModule(L.LightningDataModule):
         self._preloaded: dict[torch.device, DeviceClips] = {}
         self.splits: dict[SplitName, ClipDataset] = {}
         self._joined: JoinedDataset | None = None
+        self._without_labels = False
 
     @property
     def class_names(self) -> tuple[str, ...]:
@@ -168,7 +174,7 @@ class CorpusDataModule(L.LightningDataModule):
         """
         refuse_rounding(None if self.trainer is None else self.trainer.precision)
         self.corpus.prepare()
-        self._split()
+        self._split(None if self.trainer is None else self.trainer.state.fn)
         for further in self.training_corpora:
             further.prepare()
             require_labels(further, self.task, further.recordings)
@@ -176,13 +182,23 @@ class CorpusDataModule(L.LightningDataModule):
         for clips in self._clips:
             clips.window(self.long_clips)
 
-    def _split(self) -> dict[SplitName, list[int]]:
-        """Positions of the clips of every split; who trains nothing may do without clips of each class to train on."""
-        to_train = self.trainer is None or self.trainer.state.fn in (None, TrainerFn.FITTING)
-        return split_recordings(self.corpus, self.task, self.fold, self.num_folds, to_train=to_train)
+    def _split(self, stage: str | None) -> dict[SplitName, list[int]]:
+        """Positions of the clips of every split; predictions need no labels, and only a training clips to train on."""
+        labelled = stage != TrainerFn.PREDICTING
+        if self.split == "fold":
+            to_train = stage in (None, TrainerFn.FITTING)
+            return split_recordings(
+                self.corpus, self.task, self.fold, self.num_folds, to_train=to_train, labelled=labelled
+            )
+        if stage == TrainerFn.FITTING:
+            raise UserError(
+                "data.split is all, which leaves no recordings to train on: it is for validate, test and predict; "
+                "train with data.split fold"
+            )
+        return all_recordings(self.corpus, self.task, labelled=labelled)
 
     @property
-    def _corpora(self) -> list[Corpus]:
+    def corpora(self) -> list[Corpus]:
         """The corpus, then the further ones trained on: the order that indices of recordings count in."""
         return [self.corpus, *self.training_corpora]
 
@@ -191,45 +207,33 @@ class CorpusDataModule(L.LightningDataModule):
             PackedClips.open(
                 corpus.name, corpus.root, [item.path for item in corpus.recordings], cache_dir=self.cache_dir
             )
-            for corpus in self._corpora
+            for corpus in self.corpora
         ]
 
     def setup(self, stage: str) -> None:
         """Choose the clips of every split."""
-        if self.splits:
+        without_labels = stage == TrainerFn.PREDICTING
+        if self.splits and without_labels == self._without_labels:
             return
-        chosen = self._split()
+        self._without_labels = without_labels
+        chosen = self._split(stage)
         self._clips = self._clips or self._open_clips()  # opened before where this process prepared the data
         # Files lie in the order of speakers and digits; a few training batches alone should hold all classes.
         np.random.default_rng(self.seed).shuffle(chosen["train"])
         for name, index in chosen.items():
             self.splits[name] = self._dataset(self.corpus, self._clips[0], index)
         if self.training_corpora:
-            self._joined = self._join(self.splits["train"])
-
-    def _join(self, training: ClipDataset) -> JoinedDataset:
-        further = [
-            self._dataset(corpus, clips, range(len(corpus.recordings)))
-            for corpus, clips in zip(self.training_corpora, self._clips[1:], strict=True)
-        ]
-        return JoinedDataset(
-            [training, *further],
-            num_recordings=[len(corpus.recordings) for corpus in self._corpora],
-            num_speakers=[len({item.speaker for item in corpus.recordings}) for corpus in self._corpora],
-        )
+            self._joined = JoinedDataset(
+                self.corpora,
+                [self.splits["train"]]
+                + [
+                    self._dataset(corpus, clips, range(len(corpus.recordings)))
+                    for corpus, clips in zip(self.training_corpora, self._clips[1:], strict=True)
+                ],
+            )
 
     def _dataset(self, corpus: Corpus, clips: PackedClips, index: Sequence[int]) -> ClipDataset:
-        recordings = corpus.recordings
-        speakers = {name: number for number, name in enumerate(sorted({item.speaker for item in recordings}))}
-        labels = [self.task.label(recordings[position]) for position in index]
-        return ClipDataset(
-            clips,
-            index=np.asarray(index, dtype=np.int64),
-            label=np.asarray(labels, dtype=np.int64),
-            speaker=np.asarray([speakers[recordings[position].speaker] for position in index], dtype=np.int64),
-            long_clips=self.long_clips,
-            read=not self.preload_to_device,
-        )
+        return ClipDataset.of(corpus, self.task, clips, index, self.long_clips, read=not self.preload_to_device)
 
     @property
     def training_clips(self) -> ClipDataset | JoinedDataset:
@@ -238,7 +242,7 @@ class CorpusDataModule(L.LightningDataModule):
 
     def recording(self, index: int) -> Recording:
         """The recording that a batch names by ``index``: of the corpus, or of the further ones trained on."""
-        for corpus in self._corpora:
+        for corpus in self.corpora:
             if index < len(corpus.recordings):
                 return corpus.recordings[index]
             index -= len(corpus.recordings)
@@ -371,14 +375,8 @@ class CorpusDataModule(L.LightningDataModule):
             The same batch for the same arguments, in every process; drawn without touching global random numbers.
         """
         dataset = self.splits[split]
-        order = np.random.default_rng(seed).permutation(len(dataset))
-        rank_in_class = np.empty(len(order), dtype=np.int64)
-        for label in np.unique(dataset.label):
-            members = np.flatnonzero(dataset.label[order] == label)
-            rank_in_class[members] = np.arange(len(members))
-        chosen = order[np.lexsort((dataset.label[order], rank_in_class))][:count]
         with torch.inference_mode(False), torch.no_grad():
-            batch = dataset.__getitems__(chosen.tolist())
+            batch = dataset.__getitems__(dataset.spread(count, seed))
             if self.preload_to_device:  # so few are read from the file: no copy of all in main memory for them
                 batch = replace(batch, input=self._read(batch.index))
             return self.represent(batch)

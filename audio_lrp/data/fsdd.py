@@ -55,7 +55,11 @@ class FSDD(Corpus):
         if not found.paths:
             source = "https://github.com/Jakobovski/free-spoken-digit-dataset"
             raise no_recordings(self.name, self.root, LAYOUT, source, found.left_out)
-        return found.paths if self.exclude is None else exclude(found.paths, self.exclude, self.root)
+        if self.exclude is None:
+            return found.paths
+        kept = exclude(found.paths, self.exclude, self.root)
+        self.excluded = len(found.paths) - len(kept)
+        return kept
 
     @staticmethod
     def read_name(path: Path) -> Recording:

@@ -8,6 +8,7 @@ import torch
 from torch.utils.data import Dataset
 
 from audio_lrp.data.batch import Batch
+from audio_lrp.data.corpus import Corpus
 from audio_lrp.data.dataset import ClipDataset
 
 
@@ -17,18 +18,16 @@ class JoinedDataset(Dataset[Batch]):
     Indices of recordings and of speakers count on from one corpus to the next.
 
     Args:
-        parts: the datasets.
-        num_recordings: number of recordings in the corpus of each, in the same order.
-        num_speakers: number of speakers in the corpus of each.
+        corpora: the corpora.
+        parts: the dataset of each, in the same order.
     """
 
-    def __init__(
-        self, parts: Sequence[ClipDataset], *, num_recordings: Sequence[int], num_speakers: Sequence[int]
-    ) -> None:
+    def __init__(self, corpora: Sequence[Corpus], parts: Sequence[ClipDataset]) -> None:
         self.parts = list(parts)
         self._begins = np.cumsum([0, *map(len, parts)])
-        self._first_index = np.cumsum([0, *num_recordings])
-        self._first_speaker = np.cumsum([0, *num_speakers])
+        self._first_index = np.cumsum([0, *(len(corpus.recordings) for corpus in corpora)])
+        speakers = [len({item.speaker for item in corpus.recordings}) for corpus in corpora]
+        self._first_speaker = np.cumsum([0, *speakers])
 
     def __len__(self) -> int:
         return int(self._begins[-1])

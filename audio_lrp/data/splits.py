@@ -10,6 +10,9 @@ from audio_lrp.errors import UserError
 
 SplitName = Literal["train", "validate", "test"]
 
+SplitOption = Literal["fold", "all"]
+"""Which recordings are validated, tested and predicted: those of a fold, or all."""
+
 DEFAULT_NUM_FOLDS = 5
 """Number of folds of corpora for which none are published."""
 
@@ -33,27 +36,25 @@ def choose_folds(corpus: Corpus, task: Task, num_folds: int | None) -> tuple[Fol
 
 
 def split_recordings(
-    corpus: Corpus, task: Task, fold: int, num_folds: int | None, *, to_train: bool = True
+    corpus: Corpus, task: Task, fold: int, num_folds: int | None, *, to_train: bool = True, labelled: bool = True
 ) -> dict[SplitName, list[int]]:
     """Positions in ``corpus.recordings`` of the training, validation and test clips.
 
     Args:
         corpus: the corpus.
-        task: the task; recordings must have its labels.
+        task: the task.
         fold: which fold, from 0.
         num_folds: see :func:`choose_folds`.
         to_train: the training clips are needed, and not only those to validate or test on.
+        labelled: the recordings must have the task's labels; predictions need none.
 
     Raises:
         UserError: no recording has a label for the task, a speaker of the fold lacks one, the fold does not exist,
             or a class has no training clip.
     """
     recordings = corpus.recordings
-    if all(task.label(recording) is None for recording in recordings):
-        raise UserError(
-            f"the corpus {corpus.name} at {corpus.root} has no labels for the task {task.name!r}: "
-            "choose another task with --data.task or another corpus"
-        )
+    if labelled:
+        _require_any_label(corpus, task)
     folds = choose_folds(corpus, task, num_folds)
     if not 0 <= fold < len(folds):
         raise UserError(
@@ -69,12 +70,41 @@ def split_recordings(
         name: [position for position, recording in enumerate(recordings) if recording.speaker in speakers]
         for name, speakers in members.items()
     }
+    if not labelled:
+        return splits
     require_labels(corpus, task, [recordings[position] for index in splits.values() for position in index])
     for name, index in splits.items():
         if name == "train" and not to_train:
             continue
         _check_classes(corpus, task, fold, name, [recordings[position] for position in index])
     return splits
+
+
+def all_recordings(corpus: Corpus, task: Task, *, labelled: bool = True) -> dict[SplitName, list[int]]:
+    """Positions of every recording of a corpus, to validate and test on alike; there are none to train on.
+
+    Args:
+        corpus: the corpus.
+        task: the task.
+        labelled: leave out recordings without a label for the task; predictions need none.
+
+    Raises:
+        UserError: no recording has a label for the task.
+    """
+    if labelled:
+        _require_any_label(corpus, task)
+    index = [
+        position for position, item in enumerate(corpus.recordings) if not labelled or task.label(item) is not None
+    ]
+    return {"train": [], "validate": index, "test": index}
+
+
+def _require_any_label(corpus: Corpus, task: Task) -> None:
+    if all(task.label(recording) is None for recording in corpus.recordings):
+        raise UserError(
+            f"the corpus {corpus.name} at {corpus.root} has no labels for the task {task.name!r}: "
+            "choose another corpus or task; audio-lrp predict needs no labels"
+        )
 
 
 def require_labels(corpus: Corpus, task: Task, used: Sequence[Recording]) -> None:

@@ -1,12 +1,10 @@
 """Explanations of a run's test clips, computed anew from a checkpoint."""
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from copy import deepcopy
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
 
-from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor
 from tqdm import tqdm
 
@@ -16,12 +14,9 @@ from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.data.listing import left_out_summary
 from audio_lrp.errors import UserError
-from audio_lrp.plugins import is_class_path, plugin_packages
 from audio_lrp.report.run_folder import setting
-from audio_lrp.saved_network import TRUSTED, load_network
+from audio_lrp.saved_network import instantiated, load_network
 from audio_lrp.views import time_frequency_relevance
-
-_Class = TypeVar("_Class")
 
 
 @dataclass(frozen=True)
@@ -59,8 +54,8 @@ def explain_test_clips(
             that is not trusted: to import a module is to run it.
     """
     saved = load_network(checkpoint, plugins)
-    datamodule = _instantiated(CorpusDataModule, config.get("data"), plugins)
-    callback = _instantiated(LRPCallback, _callback_settings(config), plugins)
+    datamodule = instantiated(CorpusDataModule, config.get("data"), plugins)
+    callback = instantiated(LRPCallback, _callback_settings(config), plugins)
     datamodule.prepare_data()
     datamodule.setup("test")
     batch = datamodule.examples("test", count, callback.seed)
@@ -82,29 +77,3 @@ def _callback_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:
     callbacks = setting(config, "trainer.callbacks") or []
     found = [item for item in callbacks if str(item.get("class_path")).endswith("LRPCallback")]
     return found[0] if found else {"class_path": f"{LRPCallback.__module__}.LRPCallback"}
-
-
-def _instantiated(base: type[_Class], settings: Any, plugins: Collection[str]) -> _Class:
-    """The object that a class path and its settings stand for."""
-    trusted = TRUSTED | {"zennit"} | plugin_packages() | set(plugins)
-    for value in _leaves(settings):
-        if is_class_path(value) and value.partition(".")[0] not in trusted:
-            package = value.partition(".")[0]
-            raise UserError(f"the run names {value}: if you trust it, say so with --plugin {package}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_argument("--item", type=base, required=True)
-    try:
-        instance: _Class = parser.instantiate_classes(parser.parse_object({"item": deepcopy(settings)})).item
-    except (ArgumentError, ImportError, TypeError, ValueError, OSError) as error:
-        path = settings.get("class_path") if isinstance(settings, Mapping) else settings
-        raise UserError(f"{path} of the run's configuration cannot be made ({' '.join(str(error).split())})") from error
-    return instance
-
-
-def _leaves(settings: Any) -> Iterator[Any]:
-    """All values of nested settings."""
-    if isinstance(settings, Mapping | list):
-        for item in settings.values() if isinstance(settings, Mapping) else settings:
-            yield from _leaves(item)
-    else:
-        yield settings

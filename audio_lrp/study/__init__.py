@@ -31,13 +31,17 @@ A study is a folder. Whatever appears in it under its name is complete; a run th
                                     and the names of other attribution methods: morf by these
             comparison              network, task, quantity, competitor, fraction, mean, low, high: how much less is
                                     left after MoRF than after the competitor, with a bootstrap interval
-            frequency_scaling       network, task, fold, manipulation, speakers, clips, accuracy
+            frequency_scaling       network, task, fold, manipulation, speakers, clips, accuracy, and low and high: its
+                                    bootstrap interval over speakers
             bands                   network, task, fold, class, low_hertz, high_hertz, relevance, share, clips
             scores                  network, task, fold, score, mean, low, high
             randomization           network, task, fold, layer, mean, std: of the rank correlation, over clips
             summary                 quantity, network, task, mean, std, folds, reported_mean, reported_std: percent,
                                     mean and standard deviation over folds; what the paper reports is not verified
         figures/NAME.png            accuracy, removal, frequency_scaling, bands-NETWORK-TASK, scores, randomization
+
+``audio-lrp scaling`` and ``audio-lrp faithfulness`` measure the same on a single checkpoint and any corpus. Their
+folders hold the same tables and figures, without folds, and ``about.json``: what was measured, on what.
 
 Accuracies and shares are fractions of 1, but for the summary, whose values are in percent as the paper has them.
 """

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
+from audio_lrp.data.tasks import TASKS
 from audio_lrp.study.reported import REPORTED, TEST_ACCURACY
 from audio_lrp.study.rows import Row, Value, by_setting
 from audio_lrp.study.tables import Tables
@@ -93,7 +94,8 @@ def removal_chart(rows: Sequence[Row]) -> Figure:
             axes.grid(color="0.9")
     for axes in grid[-1]:
         axes.set_xlabel("fraction of the clip's samples or bins removed")
-    figure.suptitle("accuracy while single samples or bins are silenced; mean and standard deviation over folds")
+    spread = "; mean and standard deviation over folds" if any("fold" in row for row in rows) else ""
+    figure.suptitle(f"accuracy while single samples or bins are silenced{spread}")
     _legend_below(figure, grid[0, 0], columns=2)
     return figure
 
@@ -111,7 +113,7 @@ def scaling_chart(rows: Sequence[Row]) -> Figure:
             _bar_with_dots(axes, place, values)
             _mark_reported(axes, place, (name, network, task))
         _mark_reported(axes, None)
-        axes.axhline(50, color="0.5", linewidth=0.8, linestyle=":")
+        axes.axhline(100 / len(TASKS[task].classes), color="0.5", linewidth=0.8, linestyle=":")
         axes.set_xticks(range(len(names)), [fill(name, width=16) for name in names])
         axes.set(ylim=(0, 102), ylabel="accuracy [%]", title=f"{network}, {task}: spectrograms scaled (dotted: chance)")
         if index == 0:
@@ -141,9 +143,7 @@ def scores_chart(rows: Sequence[Row]) -> Figure:
     axes.set_yticks(range(len(names)), [name.replace("_", " ") for name in names])
     axes.axvline(0, color="0.5", linewidth=0.8)
     axes.grid(color="0.9", axis="x")
-    axes.set(
-        xlabel="score; thin lines: each fold's 95 % interval over test speakers", title="scores of the explanations"
-    )
+    axes.set(xlabel="score; thin lines: 95 % intervals over test speakers", title="scores of the explanations")
     axes.set_ylim(len(names) - 0.4, -0.6)  # the first on top
     _legend_below(figure, axes, columns=len(settings))
     return figure
@@ -222,8 +222,8 @@ def _mark_reported(axes: Axes, place: float | None, key: tuple[str, str, str] | 
 
 def _folds(rows: Sequence[Row], along: str, column: str, places: Sequence[float]) -> NDArray[np.float64]:
     """A column's values along another one [folds, places]; NaN where a fold has none."""
-    folds = sorted({int(row["fold"] or 0) for row in rows})
+    folds = sorted({int(row.get("fold") or 0) for row in rows})
     values = np.full((len(folds), len(places)), np.nan)
     for row in rows:
-        values[folds.index(int(row["fold"] or 0)), places.index(float(row[along] or 0))] = row[column]
+        values[folds.index(int(row.get("fold") or 0)), places.index(float(row[along] or 0))] = row[column]
     return values

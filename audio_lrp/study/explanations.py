@@ -1,6 +1,6 @@
 """Explanations of a trained cell, and their tests: perturbation curves, scores, randomisation, relevance by band."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -34,7 +34,6 @@ from audio_lrp.faithfulness import (
 )
 from audio_lrp.faithfulness.band_relevance import band_relevance, by_class
 from audio_lrp.study.budget import Budget
-from audio_lrp.study.plan import Study
 from audio_lrp.study.rows import Row, estimate_row
 from audio_lrp.study.subject import CHUNK, Subject
 from audio_lrp.tracking.files import replacing
@@ -44,6 +43,9 @@ BAND_EDGES: Final = tuple(range(0, 4001, 100))
 
 COMPARED: Final[tuple[Quantity, ...]] = ("accuracy", "probability")
 """What is kept of the curves of every clip."""
+
+OUTCOMES: Final = "perturbation.npz"
+"""The file of the curves of every clip."""
 
 PROBES: Final = 5
 """Noises that are tried for the sensitivity."""
@@ -71,19 +73,19 @@ class Findings:
     speaker: Tensor
 
 
-def explain_all(subject: Subject, study: Study, folder: Path) -> None:
-    """Explain test clips; write perturbation curves, scores, randomisation and relevance by band."""
-    method = LRP(study.composite, chunk_size=CHUNK)
+def explain_all(subject: Subject, batches: Iterable[Batch], composite: str, budget: Budget, folder: Path) -> None:
+    """Explain clips; write perturbation curves, scores, randomisation and relevance by band."""
+    method = LRP(composite, chunk_size=CHUNK)
     found: list[Findings] = []
-    for batch in subject.explained_batches(study.budget.explained_clips):
+    for batch in batches:
         if not found:
             probe(subject, method, batch, folder)
-        found.append(explain_batch(subject, method, batch, study.budget))
+        found.append(explain_batch(subject, method, batch, budget))
     curves = joined_curves([each.curves for each in found])
     speaker = torch.cat([each.speaker for each in found])
     of_clips = {name: torch.cat([each.scores[name] for each in found]) for name in found[0].scores}
     write_rows(folder / "perturbation.csv", curves.rows())
-    save_outcomes(folder / "perturbation.npz", curves, speaker)
+    save_outcomes(folder / OUTCOMES, curves, speaker)
     write_rows(folder / "scores.csv", score_rows(all_scores(curves) | of_clips, speaker))
     bands, label = torch.cat([each.bands for each in found]), torch.cat([each.label for each in found])
     write_rows(folder / "bands.csv", band_rows(bands, label, subject.data.class_names))

@@ -3,6 +3,7 @@
 All of it on the cell's test speakers, who were heard neither in training nor in validation.
 """
 
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from audio_lrp.callbacks.publishing import write_rows
-from audio_lrp.data import Batch, Spectrogram
+from audio_lrp.data import Batch, Corpus, Spectrogram
+from audio_lrp.data.tasks import GENDERS, TASKS
+from audio_lrp.faithfulness import bootstrap
 from audio_lrp.faithfulness.manipulations import PITCH_FACTORS, scale_frequency, scale_time
 from audio_lrp.study.explanations import explain_all
 from audio_lrp.study.plan import Cell, Study
 from audio_lrp.study.reported import OTHER_PITCH, UNCHANGED
-from audio_lrp.study.rows import Row
+from audio_lrp.study.rows import Row, estimate_row
 from audio_lrp.study.subject import Subject, load_subject
 
 MANIPULATIONS: Final = (
@@ -39,8 +42,9 @@ def measure(study: Study, cell: Cell) -> dict[str, float | int]:
     predictions = predict_all(subject)
     write_rows(folder / "predictions.csv", predictions)
     if cell.task == "gender" and isinstance(subject.data.input_representation, Spectrogram):
-        write_rows(folder / "frequency_scaling.csv", frequency_scaling(subject))
-    explain_all(subject, study, folder)
+        write_rows(folder / "frequency_scaling.csv", frequency_scaling(subject, subject.test_batches()))
+    batches = subject.explained_batches(study.budget.explained_clips)
+    explain_all(subject, batches, study.composite, study.budget, folder)
     correct = [row["label"] == row["prediction"] for row in predictions]
     return {"clips": len(correct), "test_accuracy": float(np.mean(correct))}
 
@@ -61,10 +65,10 @@ def predict_all(subject: Subject) -> list[Row]:
     return rows
 
 
-def manipulated(batch: Batch, name: str, silence: float) -> Tensor:
-    """Spectrograms of male (label 0) and female (label 1) voices after one of `MANIPULATIONS`."""
-    to_other = torch.tensor(PITCH_FACTORS, device=batch.label.device)[batch.label]
-    away = torch.tensor(PITCH_FACTORS[::-1], device=batch.label.device)[batch.label]
+def manipulated(batch: Batch, gender: Tensor, name: str, silence: float) -> Tensor:
+    """Spectrograms of male (0) and female (1) voices [B] after one of `MANIPULATIONS`."""
+    to_other = torch.tensor(PITCH_FACTORS, device=gender.device)[gender]
+    away = torch.tensor(PITCH_FACTORS[::-1], device=gender.device)[gender]
     if name == UNCHANGED:
         return batch.input
     if name.startswith("time"):
@@ -77,25 +81,39 @@ def manipulated(batch: Batch, name: str, silence: float) -> Tensor:
 
 
 @torch.inference_mode()
-def frequency_scaling(subject: Subject) -> list[Row]:
-    """Accuracy of a gender classifier on spectrograms after each manipulation, by gender and for all."""
+def frequency_scaling(subject: Subject, batches: Iterable[Batch]) -> list[Row]:
+    """Accuracy on spectrograms after each manipulation, by the speakers' gender and for all, with intervals.
+
+    Voices whose gender the corpus does not say are left out: it decides which way a voice is scaled.
+    """
     silence = subject.data.input_representation.silence
-    labels: list[Tensor] = []
+    of_recordings = torch.tensor(genders(subject.data.corpus), device=subject.device)
+    facts: list[Tensor] = []
     answers: dict[str, list[Tensor]] = {name: [] for name in MANIPULATIONS}
-    for batch in subject.test_batches():
-        labels.append(batch.label.cpu())
+    for batch in batches:
+        known = of_recordings[batch.index] >= 0
+        if not known.any():
+            continue
+        batch = Batch(*(getattr(batch, field)[known] for field in batch.__dataclass_fields__))
+        gender = of_recordings[batch.index]
+        facts.append(torch.stack([gender, batch.speaker]).cpu())
         for name, found in answers.items():
-            found.append(subject.network(manipulated(batch, name, silence)).argmax(dim=1).cpu())
-    label = torch.cat(labels)
-    groups = {"all": torch.ones_like(label, dtype=torch.bool)}
-    groups |= {name: label == index for index, name in enumerate(subject.data.class_names)}
-    return [
-        {
-            "manipulation": name,
-            "speakers": speakers,
-            "clips": int(members.sum()),
-            "accuracy": float((torch.cat(found) == label)[members].double().mean()),
-        }
-        for name, found in answers.items()
-        for speakers, members in groups.items()
-    ]
+            logits = subject.network(manipulated(batch, gender, name, silence))
+            found.append((logits.argmax(dim=1) == batch.label).double().cpu())
+    gender, speaker = torch.cat(facts, dim=1)
+    groups = {"all": torch.ones_like(gender, dtype=torch.bool)}
+    groups |= {name: gender == index for index, name in enumerate(GENDERS)}
+    rows: list[Row] = []
+    for name, found in answers.items():
+        for speakers, members in groups.items():
+            if members.any():
+                row: Row = {"manipulation": name, "speakers": speakers, "clips": int(members.sum())}
+                estimate = estimate_row(bootstrap(torch.cat(found)[members], groups=speaker[members]))
+                rows.append(row | {"accuracy": estimate["mean"], "low": estimate["low"], "high": estimate["high"]})
+    return rows
+
+
+def genders(corpus: Corpus) -> list[int]:
+    """Gender of each recording's speaker: 0 male, 1 female, -1 where the corpus does not say."""
+    labels = (TASKS["gender"].label(recording) for recording in corpus.recordings)
+    return [-1 if label is None else label for label in labels]

@@ -12,7 +12,7 @@ import torch
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import bootstrap
 from audio_lrp.study.budget import COMPARED_FRACTIONS
-from audio_lrp.study.explanations import COMPARED
+from audio_lrp.study.explanations import COMPARED, OUTCOMES
 from audio_lrp.study.plan import RESULT, read_json
 from audio_lrp.study.reported import REPORTED, TEST_ACCURACY, UNCHANGED, removal
 from audio_lrp.study.rows import Row, estimate_row, read_rows
@@ -31,12 +31,23 @@ def collect(folder: Path) -> Tables:
         "accuracy": [read_json(cell / RESULT) for cell, _ in cells],
         "confusion": [head | row for cell, head in cells for row in _confusion(read_rows(cell / "predictions.csv"))],
     }
+    tables |= measured(cells)
+    tables["summary"] = _summary(tables)
+    return {name: rows for name, rows in tables.items() if rows}
+
+
+def measured(cells: list[tuple[Path, Row]]) -> Tables:
+    """What was measured on cells, out of their folders; before each row what tells the cell from others.
+
+    Raises:
+        UserError: a cell's files are damaged.
+    """
+    tables: Tables = {}
     for name in ("perturbation", "frequency_scaling", "bands", "scores", "randomization"):
         tables[name] = [head | row for cell, head in cells for row in read_rows(cell / f"{name}.csv")]
     tables["scores"] += [head | row for cell, head in cells for row in read_rows(cell / "sensitivity.csv")]
-    tables["comparison"] = list(_comparison(cells))
-    tables["summary"] = _summary(tables)
-    return {name: rows for name, rows in tables.items() if rows}
+    tables["comparison"] = list(_comparison(cells)) if tables["perturbation"] else []
+    return tables
 
 
 def _cell(result: Row) -> Row:
@@ -58,7 +69,7 @@ def _comparison(cells: list[tuple[Path, Row]]) -> Iterator[Row]:
         return str(cell[1]["network"]), str(cell[1]["task"])
 
     for (network, task), members in groupby(sorted(cells, key=setting), key=setting):
-        outcomes = [_load(path / "perturbation.npz") for path, _ in members]
+        outcomes = [_load(path / OUTCOMES) for path, _ in members]
         # Folds test on disjoint speakers, so a speaker's number stands for the speaker in all of them.
         speaker = torch.cat([torch.from_numpy(each["speaker"]) for each in outcomes])
         orders, fractions = outcomes[0]["orders"].tolist(), outcomes[0]["fractions"]
