@@ -18,6 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "checkpoint_file": set(),
     "plugins": set(),
     "signals": set(),
+    "launcher": set(),
     "data": {"allocator"},
     "models": set(),
     "attribution": set(),
@@ -83,6 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint_file",
         "plugins",
         "signals",
+        "launcher",
     },  # the other commands it imports by name
     "search": {"allocator", "arguments", "cli", "tracking"},
     "__main__": {"allocator", "cli"},

@@ -1,7 +1,6 @@
 """LightningCLI for audio-lrp: fit, validate, test and predict, their options, and what is done around a run."""
 
 import inspect
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -32,6 +31,7 @@ from audio_lrp.cli.noise import leave_out_noise
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.places import with_place
 from audio_lrp.cli.predictions import PredictionTable
+from audio_lrp.cli.processes import take_place
 from audio_lrp.cli.summary import summary
 from audio_lrp.cli.trainer import Trainer
 from audio_lrp.data import CorpusDataModule
@@ -134,6 +134,7 @@ class AudioLRPCLI(LightningCLI):
                 self.config = parser.parse_args(args)
         except UsageError as error:
             raise with_place(error, layers) from error
+        take_place(self.config[self.config.subcommand].trainer)
         self._warn_of_switches(layers)
         self.layers = layers
         options = [layer.settings for layer in layers if layer.path is None]
@@ -276,7 +277,6 @@ def main(args: Sequence[str]) -> None:
     Raises:
         UserError: what the user can mend; what jsonargparse raises may have it as its cause.
     """
-    tell_other_machines()
     leave_out_noise(args[0])
     cli = None
     try:
@@ -306,15 +306,6 @@ def main(args: Sequence[str]) -> None:
         discard_empty_folders()
     if cli.report:
         print(f"\n{cli.report}")  # last of all, when the W&B run is complete
-
-
-def tell_other_machines() -> None:
-    """Let what only the first process does know, before there is a trainer, that this machine is not the first.
-
-    Lightning looks at the variables of torchrun and SLURM for that, but not at the one that it is itself told by.
-    """
-    if os.environ.get("NODE_RANK", "0") != "0" and getattr(rank_zero_only, "rank", 0) == 0:
-        rank_zero_only.rank = 1  # type: ignore[attr-defined]
 
 
 def _settings(config: Any, option: str) -> set[str] | None:
