@@ -1,4 +1,4 @@
-"""Ends that come from outside, by SIGTERM or SIGHUP: a command ends as it does when the user interrupts it."""
+"""Ends that come from outside, by SIGTERM for example: a command ends as it does when the user interrupts it."""
 
 import os
 import signal
@@ -9,10 +9,14 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NamedTuple
 
-_ENDING: Final = (signal.SIGTERM, signal.SIGHUP)
+_ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
+"""What terminals and schedulers announce an end by; all of them would end the process anyway, without a word.
+
+SIGUSR1 as well in a job of SLURM, where Lightning would put the job back into the queue: its second start has a run
+folder of its own, so that the training would begin anew.
+"""
 _BURST_SECONDS: Final = 5.0
 """Time for an orderly end after a signal, in which others are ignored: schedulers send several."""
-
 
 _received: list[tuple[int, float]] = []
 """Signals, each with its time."""

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP: how a command ends, with which exit code, and what it says of resuming."""
+"""SIGTERM and its like: how a command ends, with which exit code, and what it says of resuming."""
 
 import os
 import shlex
@@ -16,7 +16,7 @@ from audio_lrp.checkpoint_file import read_checkpoint
 from audio_lrp.cli.lightning_cli import AudioLRPCLI
 from audio_lrp.signals import Terminated, end_if_terminated, interruption, orderly_end
 
-CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129}
+CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 138}
 
 
 class Signalled(Callback):
@@ -85,10 +85,19 @@ def error(capsys: pytest.CaptureFixture[str]) -> str:
     return line.removeprefix("audio-lrp: error: ")
 
 
-@pytest.mark.parametrize("number", CODES)
-@pytest.mark.parametrize("hook", ["on_train_batch_end", "on_validation_batch_end", "on_validation_end"])
+@pytest.mark.parametrize(
+    ("hook", "number"),
+    [
+        ("on_train_batch_end", signal.SIGINT),
+        ("on_train_batch_end", signal.SIGTERM),
+        ("on_validation_batch_end", signal.SIGTERM),
+        ("on_validation_end", signal.SIGTERM),
+        ("on_validation_batch_end", signal.SIGHUP),
+        ("on_train_batch_end", signal.SIGUSR1),
+    ],
+)
 def test_a_training_tells_how_to_resume_it(
-    run: list[str], hook: str, number: int, capsys: pytest.CaptureFixture[str]
+    run: list[str], hook: str, number: signal.Signals, capsys: pytest.CaptureFixture[str]
 ) -> None:
     code = exit_code("fit", *run, "--run.experiment=a b", *signalled(hook=hook, epoch=1, number=int(number)))
     assert code == CODES[number]

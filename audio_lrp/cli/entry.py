@@ -36,8 +36,9 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
-            an interruption, 143 after SIGTERM and 129 after SIGHUP. A message stands on standard error then, and no
-            traceback. With code 141, and without a word, where what reads the output has ended, as ``head`` does.
+            an interruption, 143 after SIGTERM, 128 and its number after another signal. A message stands on standard
+            error then, and no traceback. With code 141, and without a word, where what reads the output has ended, as
+            ``head`` does.
     """
     args = sys.argv[1:] if args is None else args
     try:
