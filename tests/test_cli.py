@@ -4,7 +4,6 @@ import importlib
 import logging
 import os
 import re
-import shlex
 import subprocess
 import sys
 import warnings
@@ -18,7 +17,7 @@ import torch
 import yaml
 from command_line import exit_code, only_checkpoint, only_folder, report, tiny_run
 from fake_corpus import ToneCorpus
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Trainer
 
 from audio_lrp import __version__
 from audio_lrp.cli.commands import COMMANDS, LIGHTNING
@@ -324,20 +323,6 @@ class TestMessages:
         assert "corpus" in refusal(capsys, "fit", *options, code=1)  # which does not exist
         assert not (in_empty_folder / "runs").exists()
 
-    def test_interruption(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
-        interrupting = ["--trainer.callbacks=test_cli.Interruption"]
-        assert exit_code("fit", *tiny_run(corpus), *interrupting) == 130
-        error = capsys.readouterr().err
-        assert "Traceback" not in error
-        assert "to go on" not in error  # there is no checkpoint yet
-        interrupting += ["--trainer.callbacks.epoch=1", "--trainer.max_epochs=2", "--run.experiment=a b"]
-        assert exit_code("fit", *tiny_run(corpus), *interrupting) == 130
-        (line,) = [line for line in capsys.readouterr().err.splitlines() if "to go on with the training: " in line]
-        command = shlex.split(line.partition(": to go on with the training: ")[2])
-        assert command[0] == "audio-lrp"
-        assert exit_code(*command[1:], "--trainer.callbacks=null") == 0
-        assert len(list(Path("runs/a b").iterdir())) == 1
-
 
 class TestTraps:
     """What LightningCLI does in silence."""
@@ -636,17 +621,6 @@ def warnings_of(capsys: pytest.CaptureFixture[str], *options: str) -> str:
     assert exit_code(*PARSE, *options, "--trainer.accelerator=cpu", "--trainer.logger=false") == 1
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("audio-lrp: warning")]
     return "\n".join(lines)
-
-
-class Interruption(Callback):
-    """Stands for Ctrl-C in the midst of training."""
-
-    def __init__(self, epoch: int = 0) -> None:
-        self.epoch = epoch
-
-    def on_train_batch_start(self, trainer: Trainer, *_: Any) -> None:
-        if trainer.current_epoch == self.epoch:
-            raise KeyboardInterrupt
 
 
 class Hostile:

@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -12,18 +13,21 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from command_line import only_folder, tiny_run
+from command_line import exit_code, only_folder, tiny_run
 from fake_corpus import ToneCorpus
+from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from audio_lrp.callbacks import ConfusionMatrixCallback, LRPCallback
-from audio_lrp.cli.lightning_cli import tell_other_machines
+from audio_lrp.cli.processes import take_place
 from audio_lrp.data.batch import Batch
 from audio_lrp.data.corpus import Recording
 from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import LRP, Faithfulness, MatchedNoise, MaxSensitivity, RelevanceMassAccuracy, Sparseness
+from audio_lrp.launcher import _ALONE_IN_SLURM, forget_what_is_no_number
 from audio_lrp.models import Classifier
 from audio_lrp.tracking.run import Run
 
@@ -166,15 +170,182 @@ def test_two_processes_agree_with_one(tmp_path: Path) -> None:
         torch.testing.assert_close(weights[name], value, rtol=1e-4, atol=1e-6)
 
 
-def test_only_the_first_machine_makes_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked before there is a trainer, which would know."""
+LEFT_BEHIND = {
+    "torchrun": {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "node7", "MASTER_PORT": "29500"},
+    "RANK": {"RANK": "1"},
+    "LOCAL_RANK": {"LOCAL_RANK": "1"},
+    "NODE_RANK": {"NODE_RANK": "1"},
+    "GROUP_RANK": {"GROUP_RANK": "3"},
+    "SLURM_PROCID": {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "1"},
+    "a shell of SLURM": {"SLURM_JOB_NAME": "bash", "SLURM_NTASKS": "4", "SLURM_PROCID": "2"},
+    "one task of SLURM": {
+        "SLURM_JOB_NAME": "a",
+        "SLURM_NTASKS": "1",
+        "SLURM_NTASKS_PER_NODE": "4",
+        "SLURM_PROCID": "1",
+    },
+    "MPI": {"OMPI_COMM_WORLD_RANK": "1", "OMPI_COMM_WORLD_SIZE": "2", "PMI_RANK": "1"},
+    "LSF": {
+        "LSB_JOBID": "1",
+        "LSB_DJOB_RANKFILE": "nowhere",
+        "JSM_NAMESPACE_LOCAL_RANK": "1",
+        "JSM_NAMESPACE_SIZE": "2",
+    }
+    | {"JSM_NAMESPACE_RANK": "1"},
+    "two tasks of SLURM": {"SLURM_JOB_ID": "1", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "2", "SLURM_PROCID": "1"},
+    "torchrun's own": {"TORCHELASTIC_RUN_ID": "a", "RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"},
+    "nothing": {},
+}
+"""What stays in the environment of a shell or a script that several processes were started from."""
+
+
+@pytest.fixture
+def no_launcher(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [*os.environ]:
+        if re.match(r"(SLURM|JSM|LSB)_|TORCHELASTIC|(.*_)?RANK$|(LOCAL_)?WORLD_SIZE$|MASTER_", name):
+            monkeypatch.delenv(name)
     monkeypatch.setattr(rank_zero_only, "rank", 0)
-    for node, made in (("1", []), ("0", ["fit"])):
-        monkeypatch.setenv("NODE_RANK", node)
+
+
+def launched(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]) -> None:
+    """Set variables as if Lightning had been imported with them, and let the test's end remove what becomes of them."""
+    for name in {**_ALONE_IN_SLURM, **variables}:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    ranks = [
+        variables[name] for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID", "JSM_NAMESPACE_RANK") if name in variables
+    ]
+    monkeypatch.setattr(rank_zero_only, "rank", int(ranks[0]) if ranks else 0)
+
+
+def settings(devices: Any = 1, num_nodes: int = 1, **others: Any) -> Namespace:
+    return Namespace(**{"devices": devices, "num_nodes": num_nodes, "accelerator": "cpu", "plugins": None} | others)
+
+
+@pytest.mark.usefixtures("no_launcher")
+class TestPlace:
+    """Which of several processes this one is, asked before there is a Trainer, which would know."""
+
+    @pytest.mark.parametrize("left", LEFT_BEHIND)
+    @pytest.mark.parametrize("devices", [1, "1", [3], "3,", "auto"])
+    def test_one_process_is_the_first(self, monkeypatch: pytest.MonkeyPatch, devices: Any, left: str) -> None:
+        launched(monkeypatch, LEFT_BEHIND[left])
+        take_place(settings(devices))
+        assert rank_zero_only.rank == 0
+        strategy = L.Trainer(accelerator="cpu", devices=1, strategy="ddp", logger=False).strategy
+        assert (strategy.global_rank, strategy.world_size) == (0, 1)
+        assert strategy.cluster_environment.main_address == "127.0.0.1"
+
+    @pytest.mark.parametrize(
+        "left",
+        [name for name in LEFT_BEHIND if name not in ("torchrun", "torchrun's own", "two tasks of SLURM", "LSF")],
+    )
+    def test_the_one_that_starts_the_others_is_the_first(self, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+        launched(monkeypatch, {} if left == "one task of SLURM" else LEFT_BEHIND[left])
+        take_place(settings(2))
+        assert rank_zero_only.rank == 0
+
+    @pytest.mark.parametrize(
+        ("variables", "devices", "nodes", "rank"),
+        [
+            ({"NODE_RANK": "1"}, 1, 2, 1),
+            ({"NODE_RANK": "1"}, 2, 2, 2),
+            ({"LOCAL_RANK": "1", "NODE_RANK": "0", "MASTER_PORT": "29500"}, 2, 1, 1),
+            ({"TORCHELASTIC_RUN_ID": "a", "RANK": "3", "LOCAL_RANK": "1", "WORLD_SIZE": "4"}, 2, 2, 3),
+            (
+                {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "1"}
+                | {"SLURM_PROCID": "1", "SLURM_LOCALID": "1", "SLURM_NODEID": "0"},
+                2,
+                1,
+                1,
+            ),
+        ],
+    )
+    def test_others_are_what_their_launcher_says(
+        self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], devices: int, nodes: int, rank: int
+    ) -> None:
+        launched(monkeypatch, variables)
         monkeypatch.setattr(rank_zero_only, "rank", 0)
-        tell_other_machines()
-        _ = Run(str(tmp_path), "fit").folder
-        assert [path.name for path in tmp_path.iterdir()] == made
+        take_place(settings(devices, nodes))
+        assert rank_zero_only.rank == rank
+
+    @pytest.mark.parametrize("left", ["two tasks of SLURM", "torchrun's own", "one task of SLURM", "torchrun"])
+    def test_processes_that_train_alone_are_told_so(
+        self, monkeypatch: pytest.MonkeyPatch, left: str, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        launched(monkeypatch, LEFT_BEHIND[left])
+        take_place(settings())
+        told = capsys.readouterr().err.splitlines()
+        assert len(told) == (left in ("two tasks of SLURM", "torchrun's own"))
+        assert all("each of them trains alone" in line and "--trainer.devices" in line for line in told)
+
+    def test_only_the_first_machine_makes_a_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        for node, made in (("1", []), ("0", ["fit"])):
+            monkeypatch.setenv("NODE_RANK", node)
+            take_place(settings(1, 2))
+            _ = Run(str(tmp_path), "fit").folder
+            assert [path.name for path in tmp_path.iterdir()] == made
+
+    @pytest.mark.parametrize(
+        ("variables", "devices", "nodes", "remedy"),
+        [
+            ({"SLURM_NTASKS": "2"}, 2, 1, "SLURM for --nodes=1 --ntasks-per-node=2"),
+            ({"SLURM_NTASKS": "1"}, 2, 1, "SLURM for --nodes=1 --ntasks-per-node=2"),
+            ({"SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4"}, 2, 2, "SLURM for --nodes=2 --ntasks-per-node=2"),
+            ({"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NNODES": "2"}, 2, 1, "--nodes=1 --ntasks-per"),
+            (
+                {"SLURM_NTASKS": "2", "SLURM_NTASKS_PER_NODE": "2"},
+                2,
+                1,
+                "no SLURM_PROCID, .* begin the command with srun",
+            ),
+            ({"SLURM_NTASKS": "two"}, 2, 1, "SLURM_NTASKS is 'two', which is no number: unset it"),
+            (
+                {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "RANK": "0"},
+                2,
+                1,
+                "torchrun --nnodes=1 --nproc-per-node=2",
+            ),
+            (
+                {"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "2", "RANK": "0"},
+                2,
+                1,
+                "torchrun --nnodes=1 --nproc-per-node=2",
+            ),
+            ({"TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "1"}, 2, 1, "torchrun --nnodes=1 --nproc-per-node=2"),
+        ],
+    )
+    def test_launchers_that_start_another_number(
+        self, monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], devices: int, nodes: int, remedy: str
+    ) -> None:
+        launched(monkeypatch, variables)
+        with pytest.raises(UserError, match=remedy):
+            take_place(settings(devices, nodes))
+
+
+@pytest.mark.usefixtures("no_launcher")
+@pytest.mark.parametrize("left", ["torchrun", "SLURM_PROCID", "two tasks of SLURM", "torchrun's own", "LSF"])
+def test_a_run_beside_a_launcher_is_kept_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, left: str) -> None:
+    """Its configuration, its checkpoint and, for a second one, a folder of its own."""
+    launched(monkeypatch, LEFT_BEHIND[left])
+    monkeypatch.chdir(tmp_path)
+    for count in (1, 2):
+        assert exit_code("fit", *tiny_run(tmp_path / "tones"), "--run.root=runs") == 0
+        folders = [path.parent for path in (tmp_path / "runs").glob("*/*/config.yaml")]
+        assert len(folders) == count
+        assert all(list(folder.glob("checkpoints/*.ckpt")) for folder in folders)
+
+
+@pytest.mark.usefixtures("no_launcher")
+def test_ranks_that_are_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning cannot be imported with them."""
+    launched(monkeypatch, {"RANK": "1", "LOCAL_RANK": "2"})
+    monkeypatch.setenv("RANK", "")
+    forget_what_is_no_number()
+    assert "RANK" not in os.environ
+    assert os.environ["LOCAL_RANK"] == "2"
 
 
 @pytest.mark.slow

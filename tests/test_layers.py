@@ -17,6 +17,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "arguments": set(),
     "checkpoint_file": set(),
     "plugins": set(),
+    "signals": set(),
+    "launcher": set(),
     "data": {"allocator"},
     "models": set(),
     "attribution": set(),
@@ -81,6 +83,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "configs",
         "checkpoint_file",
         "plugins",
+        "signals",
+        "launcher",
     },  # the other commands it imports by name
     "search": {"allocator", "arguments", "cli", "tracking"},
     "__main__": {"allocator", "cli"},

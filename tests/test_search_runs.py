@@ -203,7 +203,8 @@ def test_mistakes_are_told_before_anything_runs(corpus: Path, monkeypatch: pytes
 
 
 @pytest.mark.slow
-def test_killed_worker_and_stopped_sweep(corpus: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_killed_worker_and_stopped_sweep(corpus: Path, number: signal.Signals) -> None:
     # Many and slow enough that one worker alone has not done them all before another takes the killed one's place.
     levels = [number / 100 for number in range(50, 66)]
     write_sweep(corpus, levels, "--trainer.callbacks.init_args.seconds=1", early_terminate=None)
@@ -212,7 +213,7 @@ def test_killed_worker_and_stopped_sweep(corpus: Path) -> None:
     folder = Path("runs/sweeps/levels")
     wait_until(lambda: list(folder.glob("trial-*/*/config.yaml")))
     killed = int(next(folder.glob("worker-*.log")).stem.rpartition("-")[2])
-    os.kill(killed, signal.SIGKILL)
+    os.kill(killed, number)
     wait_until(lambda: len(list(folder.glob("worker-*.log"))) == 3)  # another takes its place
     wait_until(lambda: len(list(folder.glob("trial-*"))) >= 5)
     sweep.send_signal(signal.SIGINT)

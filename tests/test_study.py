@@ -386,6 +386,27 @@ class TestRunning:
             assert exit_code("study", *options, *chosen) == 1
         assert not any("ckpt_path" in argument for argument in seen[0])
 
+    @pytest.mark.parametrize(("code", "reason"), [(0, "it ended after 2 of 4 steps"), (-15, "it was ended by SIGTERM")])
+    def test_a_cell_is_finished_only_with_all_its_steps(
+        self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
+    ) -> None:
+        """Whatever ended the training, and although a best checkpoint is there."""
+
+        def ends_early(arguments: list[str], log: Any, claim: Any) -> int:
+            in_this_process([*arguments, "--trainer.max_steps=2"], log, claim)
+            return code
+
+        monkeypatch.setattr(training, "run_supervised", ends_early)
+        chosen = ["--networks=audionet", "--tasks=digit", "--folds=0", f"--output={tmp_path / 'study'}"]
+        assert exit_code("study", *options, *chosen) == 1
+        cell = tmp_path / "study" / "cells" / "audionet-digit-fold0"
+        assert json.loads((cell / "failure.json").read_text())["reason"] == f"TrainingFailedError: {reason}"
+        assert not (cell / "result.json").exists()
+        monkeypatch.setattr(training, "run_supervised", in_this_process)
+        assert exit_code("study", *options, *chosen) == 0
+        assert json.loads((cell / "result.json").read_text())["steps"] == 4
+        assert max(step for path in cell.glob("training/*/metrics.csv") for step in read_steps(path)) == 3
+
     def test_a_cell_that_fails_takes_no_other_down(
         self,
         study: Path,
@@ -415,7 +436,7 @@ class TestRunning:
             (cell / "checkpoints").mkdir()
             (tmp_path / "best.ckpt").rename(cell / "checkpoints" / "best.ckpt")
             state = {"ModelCheckpoint": {"monitor": "val/accuracy", "best_model_score": torch.tensor(0.5)}}
-            torch.save({"state_dict": {}, "callbacks": state}, cell / "checkpoints" / "last.ckpt")
+            torch.save({"state_dict": {}, "callbacks": state, "global_step": 4}, cell / "checkpoints" / "last.ckpt")
             return 0
 
         monkeypatch.setattr(training, "run_supervised", succeeds)

@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.pytorch import Trainer
 from torch import nn
 
 from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.cli.summary import quoted
 from audio_lrp.errors import UserError
 from audio_lrp.tracking.record import CONFIG_FILENAME
 
@@ -53,6 +55,25 @@ def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path |
     if not paths:
         raise UserError(f"there is no checkpoint in {folders[-1] / 'checkpoints'}: that run must begin anew")
     return max(paths, key=lambda path: read_checkpoint(path).get("global_step", 0)), folders[-1].absolute()
+
+
+def how_to_resume(folder: Path, trainer: Trainer) -> str:
+    """The command that resumes an interrupted training, or that there is no checkpoint for it.
+
+    Args:
+        folder: the run's.
+        trainer: the one that was interrupted.
+    """
+    config, checkpoint = folder / CONFIG_FILENAME, Path("last")
+    try:
+        continued_run("last", [str(config)])
+    except UserError:
+        folders = [Path(getattr(callback, "dirpath", None) or folder) for callback in trainer.checkpoint_callbacks]
+        elsewhere = [path for place in folders for path in place.glob("*.ckpt")]
+        if not elsewhere:
+            return "no checkpoint was written yet from which the training could be resumed"
+        checkpoint = max(elsewhere, key=lambda path: path.stat().st_mtime)
+    return f"to resume the training: audio-lrp fit --config {quoted(config)} --ckpt_path {quoted(checkpoint)}"
 
 
 def _misfit(stored: dict[str, Any], model: nn.Module) -> str | None:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from audio_lrp.errors import UsageError
+from audio_lrp.launcher import forget_what_is_no_number, stand_alone
 from audio_lrp.nearest import did_you_mean
 
 LIGHTNING: Final = "audio_lrp.cli.lightning_cli"
@@ -58,8 +59,12 @@ def run_command(name: str, args: Sequence[str]) -> None:
         hint = did_you_mean(name, (*COMMANDS, "--help", "--version")) or f"choose from {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {name!r}: {hint}")
     module = COMMANDS[name].module
-    # Lightning's command line is one parser over its four commands, and needs their names.
-    importlib.import_module(module).main([name, *args] if module == LIGHTNING else args)
+    if module == LIGHTNING:  # one parser over four commands, which needs their names
+        forget_what_is_no_number()
+        importlib.import_module(module).main([name, *args])
+    else:  # its trainings, if any, are of one process each
+        stand_alone()
+        importlib.import_module(module).main(args)
 
 
 def overview() -> str:

@@ -7,6 +7,7 @@ import os
 import select
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import NoReturn
 
 from audio_lrp import __version__
@@ -21,6 +22,7 @@ from audio_lrp.errors import (
     wrongly_encoded,
 )
 from audio_lrp.nearest import did_you_mean
+from audio_lrp.signals import interruption, orderly_end
 
 _MISTAKES_ELSEWHERE = ("wandb.errors", "lightning.fabric.utilities.exceptions")
 """Modules of other packages whose errors are the user's mistakes; by name, as importing them takes seconds."""
@@ -34,21 +36,21 @@ def main(args: Sequence[str] | None = None) -> None:
 
     Raises:
         SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
-            an interruption. A message stands on standard error then, and no traceback. With code 141, and without a
-            word, where what reads the output has ended, as ``head`` does.
+            an interruption, 143 after SIGTERM, 128 and its number after another signal. A message stands on standard
+            error then, and no traceback. With code 141, and without a word, where what reads the output has ended, as
+            ``head`` does.
     """
     args = sys.argv[1:] if args is None else args
     try:
-        _run(args)
-        sys.stdout.flush()  # a full disk is told of here, and not by Python itself at its very end
-    except KeyboardInterrupt:
-        _fail("interrupted", 130)
-    except SystemExit as exit_:
-        # Lightning turns an interruption during a run into exit code 1.
-        if isinstance(exit_.__context__, KeyboardInterrupt):
-            _fail("interrupted", 130)
-        raise
-    except Exception as error:
+        with orderly_end():
+            _run(args)
+            sys.stdout.flush()  # a full disk is told of here, and not by Python itself at its very end
+    except (Exception, KeyboardInterrupt, SystemExit) as error:
+        if (stop := interruption(error)) is not None:
+            notes = stop.notes or (["the training had not begun"] if "fit" in args[:1] else [])
+            _fail("; ".join([stop.name, *notes]), stop.exit_code)
+        if isinstance(error, SystemExit):
+            raise
         if isinstance(error, BrokenPipeError) and _nobody_reads():
             sys.exit(141)
         mistake = _mistake(error)
@@ -108,5 +110,6 @@ def _fail(text: str, code: int) -> NoReturn:
         sys.stdout.flush()
     except OSError:  # what could not be written would be tried again, with a complaint of Python's own
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    print(f"audio-lrp: error: {text}", file=sys.stderr)
+    with suppress(OSError):  # a terminal that is gone, which SIGHUP tells of
+        print(f"audio-lrp: error: {text}", file=sys.stderr)
     sys.exit(code)

@@ -1,7 +1,6 @@
 """LightningCLI for audio-lrp: fit, validate, test and predict, their options, and what is done around a run."""
 
 import inspect
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -21,7 +20,7 @@ from torch import Tensor
 from audio_lrp import __version__
 from audio_lrp.callbacks import FiniteLossCallback
 from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.cli.checkpoint import check_weights, continued_run
+from audio_lrp.cli.checkpoint import check_weights, continued_run, how_to_resume
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
 from audio_lrp.cli.efficiency import EfficiencyCallback
@@ -32,12 +31,14 @@ from audio_lrp.cli.noise import leave_out_noise
 from audio_lrp.cli.parser import Parser, shipped_classes_first
 from audio_lrp.cli.places import with_place
 from audio_lrp.cli.predictions import PredictionTable
+from audio_lrp.cli.processes import take_place
 from audio_lrp.cli.seen import SeenRecordings
-from audio_lrp.cli.summary import quoted, summary
+from audio_lrp.cli.summary import summary
 from audio_lrp.cli.trainer import Trainer
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.errors import NO_SPACE, UsageError, UserError, not_writable
 from audio_lrp.models import Classifier
+from audio_lrp.signals import interruption
 from audio_lrp.tracking import (
     Run,
     RunRecord,
@@ -48,7 +49,6 @@ from audio_lrp.tracking import (
     make_wandb_logger,
     wandb_session,
 )
-from audio_lrp.tracking.record import CONFIG_FILENAME
 
 _SUBCOMMAND_OPTIONS = ("config", "ckpt_path", "return_predictions", "verbose")
 """Options of single commands, left out of a run's saved configuration, which every command takes."""
@@ -135,6 +135,7 @@ class AudioLRPCLI(LightningCLI):
                 self.config = parser.parse_args(args)
         except UsageError as error:
             raise with_place(error, layers) from error
+        take_place(self.config[self.config.subcommand].trainer)
         self._warn_of_switches(layers)
         self.layers = layers
         options = [layer.settings for layer in layers if layer.path is None]
@@ -220,6 +221,16 @@ class AudioLRPCLI(LightningCLI):
         text = self._parser(self.subcommand).dump(self.config[self.subcommand], skip_unset=False)
         return {name: value for name, value in yaml.safe_load(text).items() if name not in _SUBCOMMAND_OPTIONS}
 
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run it; an interruption of a training is told with the command that resumes it."""
+        try:
+            super()._run_subcommand(subcommand)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            if subcommand == "fit" and interruption(error) is not None:
+                rank = self.trainer.global_rank
+                error.add_note(f"process {rank} of several" if rank else how_to_resume(self.run.folder, self.trainer))
+            raise
+
     def before_fit(self) -> None:
         """Warn of steps at the end that no validation follows, which is when checkpoints are written."""
         trainer = self.trainer
@@ -271,15 +282,14 @@ def main(args: Sequence[str]) -> None:
     Raises:
         UserError: what the user can mend; what jsonargparse raises may have it as its cause.
     """
-    tell_other_machines()
     leave_out_noise(args[0])
+    cli = None
     try:
         with wandb_session(), with_stored_configuration(args) as complete:
             cli = AudioLRPCLI(complete)
-    except (KeyboardInterrupt, SystemExit) as error:
-        # Lightning turns an interruption during a run into the end of the process.
-        if args[0] == "fit" and KeyboardInterrupt in (type(error), type(error.__context__)):
-            _tell_how_to_go_on(last_run_folder())
+    except KeyboardInterrupt as error:
+        if cli is not None:
+            error.add_note("the run was complete but for the end of its W&B run")
         raise
     except OSError as error:
         if error.errno in NO_SPACE and error.filename is None:  # of a logger's file, for example
@@ -303,15 +313,6 @@ def main(args: Sequence[str]) -> None:
         print(f"\n{cli.report}")  # last of all, when the W&B run is complete
 
 
-def tell_other_machines() -> None:
-    """Let what only the first process does know, before there is a trainer, that this machine is not the first.
-
-    Lightning looks at the variables of torchrun and SLURM for that, but not at the one that it is itself told by.
-    """
-    if os.environ.get("NODE_RANK", "0") != "0" and getattr(rank_zero_only, "rank", 0) == 0:
-        rank_zero_only.rank = 1  # type: ignore[attr-defined]
-
-
 def _settings(config: Any, option: str) -> set[str] | None:
     """Names of the settings of the class that stands at ``option``; None where none stands there in the end."""
     for name in option.split("."):
@@ -319,11 +320,6 @@ def _settings(config: Any, option: str) -> set[str] | None:
     if not isinstance(config, Namespace):
         return None
     return set(vars(config.init_args)) if "init_args" in config else set()
-
-
-def _tell_how_to_go_on(folder: Path) -> None:
-    if any(folder.glob("checkpoints/*.ckpt")):
-        _say(f"to go on with the training: audio-lrp fit --config {quoted(folder / CONFIG_FILENAME)} --ckpt_path last")
 
 
 @rank_zero_only

@@ -1,10 +1,13 @@
 """Lightning's Trainer with option types that a command line reads correctly, and checkpoints that are whole."""
 
+import signal
+import threading
 from typing import Any
 
 import lightning as L
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from audio_lrp.signals import end_if_terminated
 from audio_lrp.tracking import WholeCheckpointIO
 
 
@@ -22,6 +25,16 @@ class _NextEpoch(L.Callback):
         epoch: Any = loop.epoch_progress.current  # of a type that Lightning does not tell
         if loop.restarted_mid_epoch and epoch.processed == epoch.ready:
             loop.reset_restart_stage()
+
+
+class _EndAfterSignal(L.Callback):
+    """Ends a run whose process was asked to end by a signal, but in a place where the exception for it got lost."""
+
+    def on_train_batch_start(self, *_: Any, **__: Any) -> None:
+        """Look for a signal."""
+        end_if_terminated()
+
+    on_validation_batch_start = on_test_batch_start = on_predict_batch_start = on_train_batch_start
 
 
 class Trainer(L.Trainer):
@@ -66,4 +79,15 @@ class Trainer(L.Trainer):
         )
         if type(self.strategy.checkpoint_io) is TorchCheckpointIO:  # else the user has chosen another, or the strategy
             self.strategy.checkpoint_io = WholeCheckpointIO()
-        self.callbacks.append(_NextEpoch())  # type: ignore[attr-defined]
+        self.callbacks += [_NextEpoch(), _EndAfterSignal()]  # type: ignore[attr-defined]
+        self._sigterm_handler = signal.getsignal(signal.SIGTERM)
+
+    def _run_stage(self) -> Any:
+        """Leave SIGTERM to whoever handled it before.
+
+        Lightning's handler has the process end at some later batch with exit code 0. Where several share a training
+        it waits for the others in a collective operation, in the midst of theirs: none of them ends.
+        """
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._sigterm_handler)
+        return super()._run_stage()

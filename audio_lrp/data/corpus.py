@@ -37,7 +37,6 @@ class Corpus(ABC):
 
     Args:
         root: the corpus's folder.
-
     """
 
     name: ClassVar[str]

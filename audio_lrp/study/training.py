@@ -1,5 +1,6 @@
 """The training of one cell: a shipped recipe, run by ``audio-lrp fit`` in a process of its own."""
 
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -85,7 +86,7 @@ def train(study: Study, cell: Cell, claim: Claim) -> None:
     """Train a cell, from its last checkpoint where there is one; afterwards its best checkpoint is there.
 
     Raises:
-        TrainingFailedError: the training failed.
+        TrainingFailedError: the training failed, or has not all steps of the budget behind it.
         ClaimLostError: another worker has taken the cell; the training was ended.
     """
     folder = study.cell_folder(cell)
@@ -102,10 +103,17 @@ def train(study: Study, cell: Cell, claim: Claim) -> None:
     with (folder / LOG).open("a") as log:
         log.write(f"audio-lrp {' '.join(arguments)}\n")
         log.flush()
-        if run_supervised(arguments, log, claim) != 0:
-            raise TrainingFailedError(last_line(folder / LOG))
-    if not (folder / BEST).is_file():
-        raise TrainingFailedError(f"it left no {folder / BEST}")
+        code = run_supervised(arguments, log, claim)
+    if code < 0:  # it could say nothing of that itself
+        raise TrainingFailedError(f"it was ended by {signal.Signals(-code).name}")
+    if code != 0:
+        raise TrainingFailedError(last_line(folder / LOG))
+    for path in (folder / BEST, folder / LAST):
+        if not path.is_file():
+            raise TrainingFailedError(f"it left no {path}")
+    steps, wanted = read_checkpoint(folder / LAST)["global_step"], study.budget.steps[cell.recipe]
+    if steps != wanted:  # whatever ended it, and whatever exit code it gave
+        raise TrainingFailedError(f"it ended after {steps} of {wanted} steps")
     keep_weights(folder / BEST)
 
 
