@@ -58,7 +58,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 def _told_by_a_constructor(error: BaseException) -> BaseException | None:
     """Where several types were tried, a logger and a list of loggers say, the error that was not of the types."""
     for frame, _ in walk_tb(error.__traceback__):
-        tried = frame.f_locals.get("exceptions", ()) if frame.f_code.co_name == "raise_union_unexpected_value" else ()
+        tried: Sequence[BaseException] = ()
+        if frame.f_code.co_name == "raise_union_unexpected_value":
+            tried = frame.f_locals.get("exceptions", ())
         for attempt in tried:
             *_, (innermost, _) = walk_tb(attempt.__traceback__)
             if attempt.__cause__ or not str(innermost.f_globals.get("__name__")).startswith("jsonargparse"):

@@ -201,10 +201,11 @@ class AudioLRPCLI(LightningCLI):
             _say(f"the training begins at step 0 with the weights of {path}, which holds nothing else")
         elif training:
             check_optimizer(path, checkpoint, self.model.make_optimizer(self.model.parameters()))
-            kept = resuming(self.trainer.callbacks)
-            if len(kept) < len(self.trainer.callbacks):
+            trainer: Any = self.trainer  # whose type does not tell of its callbacks
+            kept = resuming(trainer.callbacks)
+            if len(kept) < len(trainer.callbacks):
                 _say("LearningRateFinder is left out, as the rate that it found stands in the checkpoint")
-            self.trainer.callbacks = kept
+            trainer.callbacks = kept
         if self.continued is not None:
             _say(f"the run in {self.continued} goes on at step {checkpoint['global_step']}")
 

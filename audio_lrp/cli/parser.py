@@ -45,10 +45,11 @@ class Parser(LightningArgumentParser):
 
         def of_anything(value: object) -> object:
             # jsonargparse takes a text for an object where the type is Callable | str, and knows no devices.
-            return str(value) if isinstance(value, str | torch.device) else of_objects(value)
+            return str(value) if isinstance(value, str | torch.device) else of_objects(value)  # type: ignore[no-untyped-call]
 
         with patch.object(jsonargparse._typehints, "serialize_as_import_path", of_anything):
-            return super().dump(*args, **kwargs)
+            text: str = super().dump(*args, **kwargs)
+            return text
 
 
 @contextmanager
