@@ -8,6 +8,7 @@ from torch import Tensor
 
 from audio_lrp.data.batch import Batch
 from audio_lrp.errors import UserError
+from audio_lrp.tracking import best_checkpoint
 
 _MOST_NAMED = 3
 
@@ -39,7 +40,8 @@ class FiniteLossCallback(Callback):
                 raise UserError(
                     f"the loss of another process is no number at step {trainer.global_step}: see what that one says"
                 )
-            checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "")
+            keeper = best_checkpoint(trainer)
+            checkpoint = keeper.best_model_path if keeper is not None else ""
             kept = f"the last good checkpoint is {checkpoint}" if checkpoint else "no checkpoint was saved yet"
             raise UserError(
                 f"the loss is {loss.item()} at step {trainer.global_step}, for {self._recordings(trainer)}: look at "

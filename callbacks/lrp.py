@@ -9,7 +9,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback, WeightAveraging
 from lightning.pytorch.trainer.states import TrainerFn
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 from zennit.core import Composite
 
@@ -59,7 +59,12 @@ class LRPCallback(Callback):
     """Shows what the network listens to: relevance maps by LRP, and perturbation curves that test them.
 
     After every n-th training epoch and the last, and after ``validate`` and ``test``, the same clips are explained
-    again. Training goes on as if nothing had happened, to the bit. Logged to W&B are
+    again. Training goes on as if nothing had happened, to the bit.
+
+    Callbacks and schedulers can monitor the scores below, ``lrp/srg`` for instance, like any metric; the network is
+    then explained after every validation and every epoch, so that they never decide by an old score.
+
+    Logged to W&B are
 
     - ``lrp/maps``, relevance on the network's input; for waveforms also ``lrp/time_frequency``, in the plane of
       AlexNet's spectrogram;
@@ -84,7 +89,7 @@ class LRPCallback(Callback):
     ``random`` and ``amplitude`` (loudest first).
 
     Args:
-        every_n_epochs: how often in training.
+        every_n_epochs: how often in training, where nothing monitors a score.
         num_pictures: how many of the examples are drawn and made audible.
         num_examples: how many examples the perturbation curves average over, spread evenly over the classes.
         target: explain the ``"label"`` or the ``"predicted"`` class.
@@ -138,6 +143,7 @@ class LRPCallback(Callback):
         self.required_accuracy = required_accuracy
         self.on_error = on_error
         self._explained_step = -1
+        self._scores: dict[str, float] = {}
         self._history: list[dict[str, str | float]] = []
         self._check_options()
 
@@ -164,6 +170,8 @@ class LRPCallback(Callback):
         """Check that the data module can give examples and the units fit them, and begin anew."""
         self._explained_step = -1
         self._history = []
+        if _monitors(trainer):  # they look when a validation ends, which is when it is explained: be the first
+            trainer.callbacks = sorted(trainer.callbacks, key=lambda other: other is not self)  # type: ignore[attr-defined]
         if stage != "predict":
             self._check_units(_example_source(trainer).input_representation.shape[1:])
 
@@ -189,19 +197,23 @@ class LRPCallback(Callback):
         """Go on with the curves of a training that is taken up again."""
         self._history = list(checkpoint.get("audio_lrp", {}).get(_HISTORY, []))
 
+    def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        """Tell of explanations that are more than the user has asked for."""
+        if self.every_n_epochs > 1 and (found := _monitors(trainer)):
+            rank_zero_info(f"LRPCallback explains after every validation and epoch, as {' and '.join(found)}")
+
     def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Explain after every n-th training epoch."""
-        if (trainer.current_epoch + 1) % self.every_n_epochs == 0:
+        if (trainer.current_epoch + 1) % self.every_n_epochs == 0 or _monitors(trainer):
             self._explain(trainer, pl_module, "validate")
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         """Explain the trained network, unless its last epoch was explained."""
-        if trainer.global_step != self._explained_step:
-            self._explain(trainer, pl_module, "validate")
+        self._explain(trainer, pl_module, "validate")
 
     def on_validation_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        """Explain after ``validate``; validation within training may come at any step and is left alone."""
-        if trainer.state.fn == TrainerFn.VALIDATING:
+        """Explain after ``validate``, and in training, where it may come at any step, if scores are monitored."""
+        if not trainer.sanity_checking and (trainer.state.fn == TrainerFn.VALIDATING or _monitors(trainer)):
             self._explain(trainer, pl_module, "validate")
 
     def on_test_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -209,18 +221,29 @@ class LRPCallback(Callback):
         self._explain(trainer, pl_module, "test")
 
     def _explain(self, trainer: L.Trainer, pl_module: L.LightningModule, split: Literal["validate", "test"]) -> None:
-        if not trainer.is_global_zero:  # nothing below is a collective operation: the other processes go on
-            return
-        self._explained_step = trainer.global_step
-        with self._surviving(trainer, "shows nothing"):
-            self._explain_examples(trainer, pl_module, split)
+        """Explain the network, unless it was explained after its last step, and let all processes know the scores."""
+        if trainer.state.fn == TrainerFn.FITTING and split == "validate":
+            if trainer.global_step == self._explained_step:
+                return
+            self._explained_step = trainer.global_step
+        for name in self._scores:  # where this fails, no old score is taken for a new one
+            trainer.callback_metrics.pop(name, None)
+        self._scores = {}
+        if trainer.is_global_zero:
+            with self._surviving(trainer, "shows nothing"):
+                prefix = "lrp/test" if split == "test" else "lrp"
+                results = self._explain_examples(trainer, pl_module, split)
+                self._scores = results.scalars(prefix)
+                publish(trainer, prefix, results)
+        self._scores = trainer.strategy.broadcast(self._scores)
+        trainer.callback_metrics.update({name: torch.tensor(score) for name, score in self._scores.items()})
 
     def _surviving(self, trainer: L.Trainer, loss: str) -> AbstractContextManager[None]:
         return surviving(f"LRPCallback {loss} at step {trainer.global_step}", self.on_error)
 
     def _explain_examples(
         self, trainer: L.Trainer, pl_module: L.LightningModule, split: Literal["validate", "test"]
-    ) -> None:
+    ) -> Results:
         source = _example_source(trainer)
         # Apple's GPUs have no float64, in which relevance is accounted for.
         device = torch.device("cpu") if pl_module.device.type == "mps" else pl_module.device
@@ -230,11 +253,7 @@ class LRPCallback(Callback):
             target: Tensor | Literal["predicted"] = batch.label if self.target == "label" else "predicted"
             explanation = attribute(network, batch.input, target, self.composite)
             if not explanation.relevance.isfinite().all():
-                rank_zero_warn(
-                    f"LRPCallback shows nothing at step {trainer.global_step}: the relevance is not finite, "
-                    "so the network has diverged"
-                )
-                return
+                raise UserError("the relevance is not finite, so the network has diverged")
             relevance, silence = explanation.relevance, source.input_representation.silence
             if self.transform is not None:
                 relevance = coefficient_relevance(self.transform, batch.input, relevance, explanation.modified_gradient)
@@ -256,7 +275,7 @@ class LRPCallback(Callback):
             if self.num_pictures:
                 with self._surviving(trainer, "draws nothing"):
                     views = self._views(source, batch, explanation)
-            name, prefix = ("test", "lrp/test") if split == "test" else ("validation", "lrp")
+            name = "test" if split == "test" else "validation"
             title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
             with self._surviving(trainer, "keeps no arrays"):
                 save_relevance(run_folder(trainer) / f"relevance-{name}.npz", batch, explanation)
@@ -265,8 +284,7 @@ class LRPCallback(Callback):
                 head: dict[str, str | float] = {"trained": f"step {trainer.global_step}"}
                 self._history += [head | row for row in curves.rows() if row["order"] == curves.orders[0]]
             history = tuple(self._history) if trainer.state.fn == TrainerFn.FITTING else ()
-            conservation = explanation.conservation
-            publish(trainer, prefix, Results(views, curves, mass, shortfall, conservation, title, history))
+            return Results(views, curves, mass, shortfall, explanation.conservation, title, history)
 
     def _shortfall(self, trainer: L.Trainer, metric: str) -> float | None:
         """By how much the last accuracy misses the required one."""
@@ -314,6 +332,15 @@ def _validated_network(trainer: L.Trainer, pl_module: L.LightningModule, device:
     # Lightning's own averages are made before the training's module is on its GPU, and stay on the CPU.
     elsewhere = any(parameter.device != device for parameter in network.parameters())
     return copy.deepcopy(network).to(device) if elsewhere else network
+
+
+def _monitors(trainer: L.Trainer) -> list[str]:
+    """What decides by scores of explanations in a training, e.g. ``"EarlyStopping monitors lrp/srg"``."""
+    if trainer.state.fn != TrainerFn.FITTING:
+        return []
+    watched = [(callback, getattr(callback, "monitor", None)) for callback in trainer.callbacks]  # type: ignore[attr-defined]
+    watched += [(config.scheduler, config.monitor) for config in trainer.lr_scheduler_configs]
+    return [f"{type(owner).__name__} monitors {name}" for owner, name in watched if str(name).startswith("lrp/")]
 
 
 def _example_source(trainer: L.Trainer) -> ExampleSource:

@@ -65,6 +65,13 @@ class Results:
             found["relevance_mass"] = self.relevance_mass
         return found
 
+    def scalars(self, prefix: str) -> dict[str, float]:
+        """The scores and, where accounts were kept, the conservation error, by the keys they are logged under."""
+        found = {f"{prefix}/{name}": value for name, value in self.scores.items()}
+        if self.conservation.layers:  # stock rules keep no accounts
+            found[f"{prefix}/conservation_error"] = self.conservation.error
+        return found
+
 
 def publish(trainer: L.Trainer, prefix: str, results: Results) -> None:
     """Log to every W&B logger of the trainer; where there is none, write files into the run's folder.
@@ -76,11 +83,8 @@ def publish(trainer: L.Trainer, prefix: str, results: Results) -> None:
         prefix: what W&B's keys and the files' paths begin with, e.g. ``"lrp"`` for ``lrp/maps``.
         results: what to log: pictures, sounds, curves, scalars.
     """
-    scalars = {f"{prefix}/{name}": value for name, value in results.scores.items()}
-    if results.conservation.layers:  # stock rules keep no accounts
-        scalars[f"{prefix}/conservation_error"] = results.conservation.error
     for logger in trainer.loggers:
-        logger.log_metrics(scalars, trainer.global_step)
+        logger.log_metrics(results.scalars(prefix), trainer.global_step)
     runs = [logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)]
     for run in runs:
         _log(run, prefix, trainer.global_step, results)

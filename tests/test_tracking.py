@@ -1,6 +1,7 @@
 """The run's folder, its configuration, and its W&B run."""
 
 import os
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -27,7 +28,14 @@ WANDB = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory of the test's own, and W&B's variables unset."""
     monkeypatch.chdir(tmp_path)
-    for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_DATA_DIR", "AUDIO_LRP_RUN_FOLDER"):
+    for name in (
+        "WANDB_MODE",
+        "WANDB_SWEEP_ID",
+        "WANDB_DATA_DIR",
+        "WANDB_NAME",
+        "WANDB_PROJECT",
+        "AUDIO_LRP_RUN_FOLDER",
+    ):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -255,7 +263,52 @@ class TestWandb:
             logger = make_wandb_logger(WandbLogger, save_dir="runs/name/time", resume=None, dir=None, **settings)
         assert logger._wandb_init == {}  # W&B warns of the word
         assert seen.pop("mode", None) == mode
-        assert seen == {"save_dir": "runs/name/time", "name": "name-time"}
+        assert seen == {"save_dir": "runs/name/time", "name": "name-time", "project": "audio-lrp"}
+
+    @pytest.mark.parametrize(
+        ("settings", "environment", "expected"),
+        [
+            ({}, {"WANDB_NAME": "n", "WANDB_PROJECT": "p"}, {}),  # wandb and Lightning read the variables themselves
+            ({}, {"WANDB_RUN_ID": "i", "WANDB_ENTITY": "e"}, {"name": "name-time", "project": "audio-lrp"}),
+            ({"name": "mine"}, {"WANDB_NAME": "n"}, {"name": "mine", "project": "audio-lrp"}),
+            ({"project": "mine"}, {"WANDB_PROJECT": "p"}, {"name": "name-time", "project": "mine"}),
+            ({}, {"WANDB_RESUME": "must"}, {"name": "name-time", "project": "audio-lrp", "resume": "must"}),
+        ],
+    )
+    def test_settings_then_variables_then_our_choice(
+        self,
+        monkeypatch: pytest.MonkeyPatch,
+        settings: dict[str, Any],
+        environment: dict[str, str],
+        expected: dict[str, str],
+    ) -> None:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        given: dict[str, Any] = {}
+        monkeypatch.setattr(WandbLogger, "__init__", lambda self, **given_: given.update(given_))
+        monkeypatch.setattr("audio_lrp.tracking.wandb_logger.SurvivingWandbLogger", WandbLogger)
+        with wandb_session():
+            make_wandb_logger(WandbLogger, save_dir="runs/name/time", **settings)
+        assert given == expected | {"save_dir": "runs/name/time", "mode": "offline"}
+
+    def test_variables_arrive_in_the_run_and_a_resumed_training_keeps_it(
+        self, corpus: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        for name in ("NAME", "PROJECT", "ENTITY", "RUN_GROUP", "NOTES"):
+            monkeypatch.setenv(f"WANDB_{name}", name.lower())
+        run("fit", "--config=quickstart", *tiny_run(corpus)[:-1], "--trainer.callbacks=[]")
+        folder = only_folder(Path("runs"))
+        first = next(record["run"] for record in wandb_records(folder) if "run" in record)
+        assert (first["display_name"], first["project"], first["entity"]) == ("name", "project", "entity")
+        assert (first["run_group"], first["notes"]) == ("run_group", "notes")
+        for name in ("NAME", "PROJECT", "ENTITY", "RUN_GROUP", "NOTES"):
+            monkeypatch.delenv(f"WANDB_{name}")
+        (path,) = folder.glob("wandb/*run-*-*")
+        run("fit", f"--config={folder}/config.yaml", "--ckpt_path=last", "--trainer.max_epochs=2")
+        shutil.rmtree(path)
+        second = next(record["run"] for record in wandb_records(folder) if "run" in record)
+        for name in ("run_id", "display_name", "project", "entity"):
+            assert second[name] == first[name]
 
 
 class Failure(L.Callback):

@@ -1,11 +1,12 @@
 """The checkpoint that a command begins with, looked at before anything runs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import BatchSizeFinder, Callback, LearningRateFinder
 from torch import nn
 
 from audio_lrp.checkpoint_file import read_checkpoint
@@ -54,7 +55,49 @@ def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path |
     paths = sorted(folders[-1].glob("checkpoints/*.ckpt"))
     if not paths:
         raise UserError(f"there is no checkpoint in {folders[-1] / 'checkpoints'}: that run must begin anew")
-    return max(paths, key=lambda path: read_checkpoint(path).get("global_step", 0)), folders[-1].absolute()
+    return max(paths, key=_progress), folders[-1].absolute()
+
+
+def holds_weights_alone(checkpoint: Mapping[str, Any]) -> bool:
+    """Whether a checkpoint lacks what a training resumes with, as those of ``save_weights_only`` do."""
+    return "optimizer_states" not in checkpoint
+
+
+def check_optimizer(path: Path, checkpoint: Mapping[str, Any], optimizer: torch.optim.Optimizer) -> None:
+    """Check that the optimizer whose state a checkpoint holds has the settings of this one.
+
+    Raises:
+        UserError: each has some that the other lacks, so they are of different classes.
+    """
+    for stored, made in zip(checkpoint["optimizer_states"][0]["param_groups"], optimizer.param_groups, strict=False):
+        there, here = sorted(stored.keys() - made.keys() - {"initial_lr"}), sorted(made.keys() - stored.keys())
+        if there and here:
+            raise UserError(
+                f"the optimizer of {path} had {', '.join(there)}, and {type(optimizer).__name__} has "
+                f"{', '.join(here)}: resume with the optimizer that the training began with"
+            )
+
+
+def resuming(callbacks: Sequence[Callback]) -> list[Callback]:
+    """The callbacks for a training that resumes.
+
+    Those that try values out before a training end with what they began with, so that nothing would be resumed.
+
+    Raises:
+        UserError: there is a BatchSizeFinder, whose result is kept nowhere.
+    """
+    if any(isinstance(callback, BatchSizeFinder) for callback in callbacks):
+        raise UserError(
+            "a training cannot resume with BatchSizeFinder, which would begin anew: take it out of trainer.callbacks, "
+            "and set data.batch_size to what it found"
+        )
+    return [callback for callback in callbacks if not isinstance(callback, LearningRateFinder)]
+
+
+def _progress(path: Path) -> tuple[bool, int]:
+    """Whether a training can resume from a checkpoint, and the steps behind it."""
+    checkpoint = read_checkpoint(path)
+    return not holds_weights_alone(checkpoint), checkpoint.get("global_step", 0)
 
 
 def how_to_resume(folder: Path, trainer: Trainer) -> str:

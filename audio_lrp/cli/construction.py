@@ -3,11 +3,13 @@
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from traceback import walk_tb
 from types import TracebackType
 from typing import Any
 
 from lightning.fabric.utilities.exceptions import MisconfigurationException
 
+from audio_lrp.cli.complaints import is_users_bug
 from audio_lrp.cli.layers import Layer, flatten
 from audio_lrp.cli.places import with_place_of_value
 from audio_lrp.errors import UserError
@@ -26,7 +28,7 @@ def told_as_user_errors(config: Mapping[str, Any], layers: Sequence[Layer]) -> I
     """
     try:
         yield
-    except (TypeError, ValueError, MisconfigurationException, UserError) as error:
+    except (TypeError, ValueError, ImportError, MisconfigurationException, UserError) as error:
         causes = list(_causes(error))
         told = next((cause for cause in causes if isinstance(cause, UserError)), None)
         if told is not None:
@@ -35,6 +37,8 @@ def told_as_user_errors(config: Mapping[str, Any], layers: Sequence[Layer]) -> I
                 raise
             raise with_place_of_value(told, option, layers) from error
         cause = causes[-1]
+        if is_users_bug(cause):
+            raise
         if re.search("No supported gpu backend|(CUDA|MPS)Accelerator.* can not run", str(cause)):
             reason = "there is no such GPU that PyTorch can use here: run on the CPU with --config trainer/cpu"
         else:
@@ -48,7 +52,20 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
     """The error and what caused it: jsonargparse wraps errors of constructors."""
     while error is not None:
         yield error
-        error = error.__cause__
+        error = _told_by_a_constructor(error) or error.__cause__
+
+
+def _told_by_a_constructor(error: BaseException) -> BaseException | None:
+    """Where several types were tried, a logger and a list of loggers say, the error that was not of the types."""
+    for frame, _ in walk_tb(error.__traceback__):
+        tried: Sequence[BaseException] = ()
+        if frame.f_code.co_name == "raise_union_unexpected_value":
+            tried = frame.f_locals.get("exceptions", ())
+        for attempt in tried:
+            *_, (innermost, _) = walk_tb(attempt.__traceback__)
+            if attempt.__cause__ or not str(innermost.f_globals.get("__name__")).startswith("jsonargparse"):
+                return attempt
+    return None
 
 
 def _maker(traceback: TracebackType | None, config: Mapping[str, Any]) -> tuple[str | None, str | None]:

@@ -12,6 +12,7 @@ from typing import NoReturn
 
 from audio_lrp import __version__
 from audio_lrp.cli.commands import COMMANDS, overview, run_command
+from audio_lrp.cli.complaints import complaint
 from audio_lrp.errors import (
     NO_SPACE,
     UsageError,
@@ -23,9 +24,6 @@ from audio_lrp.errors import (
 )
 from audio_lrp.nearest import did_you_mean
 from audio_lrp.signals import interruption, orderly_end
-
-_MISTAKES_ELSEWHERE = ("wandb.errors", "lightning.fabric.utilities.exceptions")
-"""Modules of other packages whose errors are the user's mistakes; by name, as importing them takes seconds."""
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -88,11 +86,11 @@ def _mistake(error: BaseException) -> BaseException | None:
     """What the user can mend among the causes of an error; jsonargparse wraps errors of constructors."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, UserError) or type(cause).__module__.startswith(_MISTAKES_ELSEWHERE):
+        if isinstance(cause, UserError):
             return cause
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return not_writable(cause.filename or "the output", cause)
-        if mistake := out_of_reach(cause) or wrongly_encoded(cause) or wrong_backend(cause):
+        if mistake := out_of_reach(cause) or wrongly_encoded(cause) or wrong_backend(cause) or complaint(cause):
             return mistake
         cause = cause.__cause__
     return None

@@ -13,14 +13,21 @@ import yaml
 from jsonargparse import Namespace
 from lightning.pytorch.callbacks import LearningRateMonitor
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import WandbLogger
+from lightning.pytorch.loggers import MLFlowLogger, WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 from torch import Tensor
 
 from audio_lrp import __version__
 from audio_lrp.callbacks import FiniteLossCallback
 from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.cli.checkpoint import check_weights, continued_run, how_to_resume
+from audio_lrp.cli.checkpoint import (
+    check_optimizer,
+    check_weights,
+    continued_run,
+    holds_weights_alone,
+    how_to_resume,
+    resuming,
+)
 from audio_lrp.cli.config_files import ConfigFile, shipped_configs
 from audio_lrp.cli.construction import told_as_user_errors
 from audio_lrp.cli.efficiency import EfficiencyCallback
@@ -43,6 +50,7 @@ from audio_lrp.tracking import (
     Run,
     RunRecord,
     artifacts_wanted,
+    best_checkpoint,
     discard_empty_folders,
     last_run_folder,
     log_artifacts,
@@ -106,6 +114,7 @@ class AudioLRPCLI(LightningCLI):
         for name, parser in self._subcommand_parsers.items():
             arrange(parser, name)
         self.parser.add_instantiator(make_wandb_logger, WandbLogger)
+        self.parser.add_instantiator(_make_mlflow_logger, MLFlowLogger)
         self.parser.add_instantiator(self._make_run, Run)
 
     def _make_run(self, class_type: type[Run], **settings: Any) -> Run:
@@ -117,7 +126,8 @@ class AudioLRPCLI(LightningCLI):
         parser.link_arguments("data.num_classes", "model.init_args.num_classes", apply_on="instantiate")
         parser.link_arguments("data.representation", "model.init_args.representation", apply_on="instantiate")
         parser.link_arguments("run.folder", "trainer.default_root_dir", apply_on="instantiate")
-        parser.link_arguments("run.folder", "trainer.logger.init_args.save_dir", apply_on="instantiate")
+        # As text, which loggers take whether they ask for a string (MLFlowLogger) or for a path.
+        parser.link_arguments("run.folder", "trainer.logger.init_args.save_dir", str, apply_on="instantiate")
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -182,14 +192,30 @@ class AudioLRPCLI(LightningCLI):
         self._check_links()
         path = self.config[self.subcommand].ckpt_path
         if path is not None:
-            self._check_checkpoint(Path(path))
+            self._check_checkpoint(Path(path), self.subcommand == "fit")
         elif self.subcommand != "fit":
             _say(f"warning: {self.subcommand} without --ckpt_path: the network has its initial, untrained weights")
 
-    def _check_checkpoint(self, path: Path) -> None:
+    def _check_checkpoint(self, path: Path, training: bool) -> None:
         checkpoint = read_checkpoint(path)
-        check_weights(path, checkpoint, self.model)
+        check_weights(path, checkpoint, self.model)  # and load them
         self.seen.begin_with(checkpoint)
+        if training and holds_weights_alone(checkpoint):
+            if self.continued is not None:
+                raise UserError(
+                    f"{path} holds weights alone (save_weights_only), from which no training can resume: begin a new "
+                    "one with them by --run.experiment NAME; test, validate and predict take it with the run's "
+                    "--config, explain as it is"
+                )
+            self.config_init[self.subcommand].ckpt_path = None
+            _say(f"the training begins at step 0 with the weights of {path}, which holds nothing else")
+        elif training:
+            check_optimizer(path, checkpoint, self.model.make_optimizer(self.model.parameters()))
+            trainer: Any = self.trainer  # whose type does not tell of its callbacks
+            kept = resuming(trainer.callbacks)
+            if len(kept) < len(trainer.callbacks):
+                _say("LearningRateFinder is left out, as the rate that it found stands in the checkpoint")
+            trainer.callbacks = kept
         if self.continued is not None:
             _say(f"the run in {self.continued} goes on at step {checkpoint['global_step']}")
 
@@ -249,8 +275,9 @@ class AudioLRPCLI(LightningCLI):
         if artifacts_wanted(self.run.artifacts) and self.trainer.is_global_zero:
             log_artifacts(self.trainer, self.metrics)
         if self.run.test_after_fit:
-            best = getattr(self.trainer.checkpoint_callback, "best_model_path", "")
-            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best or None)
+            keeper = best_checkpoint(self.trainer)
+            best = (keeper.best_model_path or None) if keeper is not None else None
+            self.trainer.test(self.model, datamodule=self.datamodule, ckpt_path=best)
         self._sum_up()
 
     def after_validate(self) -> None:
@@ -311,6 +338,18 @@ def main(args: Sequence[str]) -> None:
         discard_empty_folders()
     if cli.report:
         print(f"\n{cli.report}")  # last of all, when the W&B run is complete
+
+
+def _make_mlflow_logger(class_type: type[MLFlowLogger], **settings: Any) -> MLFlowLogger:
+    """MLflow's logger, whose database lies in the run's folder unless the user has a server.
+
+    Lightning would choose a folder of files, which MLflow refuses by now.
+    """
+    if settings.get("tracking_uri") is None:
+        folder = Path(settings["save_dir"])
+        artifacts = settings.get("artifact_location") or str(folder / "mlruns")
+        settings |= {"tracking_uri": f"sqlite:///{folder / 'mlflow.db'}", "artifact_location": artifacts}
+    return class_type(**settings)
 
 
 def _settings(config: Any, option: str) -> set[str] | None:

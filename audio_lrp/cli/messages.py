@@ -35,6 +35,10 @@ def usage_error(message: str, options: Iterable[str]) -> UsageError:
         message: as jsonargparse gives it; nested options and unions of types make it nest as well.
         options: the parser's option strings, among which a misspelt one is looked up.
     """
+    # Of an entry that is added to a list, jsonargparse says as well why the list's own class would not fit.
+    message = re.sub(
+        r"(Problem with given class_path (?s:.*))\n *- Problem with .* 'lightning.Callback':\n.*", r"\1", message
+    )
     error = (
         _unknown_option(message, options) or _missing_option(message) or _unknown_class(message) or _wrong_type(message)
     )

@@ -2,11 +2,14 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from enum import Enum
+from typing import Any, NoReturn, get_args
 from unittest.mock import patch
 
 import jsonargparse
-from lightning.pytorch.cli import LightningArgumentParser
+import torch
+import yaml
+from lightning.pytorch.cli import LightningArgumentParser, ReduceLROnPlateau
 from torch import nn
 
 import audio_lrp.callbacks
@@ -14,6 +17,9 @@ import audio_lrp.data
 import audio_lrp.models
 from audio_lrp.cli.messages import usage_error
 from audio_lrp.plugins import plugin_classes
+
+# Lightning's Timer has an enum's member where its constructor takes a string.
+yaml.SafeDumper.add_multi_representer(Enum, lambda dumper, member: dumper.represent_data(member.value))
 
 
 class Parser(LightningArgumentParser):
@@ -32,6 +38,18 @@ class Parser(LightningArgumentParser):
             super().error(message, ex)
         commands = self._subcommands_action.choices.values() if self._subcommands_action else ()
         raise usage_error(message, {name for parser in (self, *commands) for name in parser._option_string_actions})
+
+    def dump(self, *args: Any, **kwargs: Any) -> str:
+        """A configuration as text that gives the same configuration again."""
+        of_objects = jsonargparse._typehints.serialize_as_import_path
+
+        def of_anything(value: object) -> object:
+            # jsonargparse takes a text for an object where the type is Callable | str, and knows no devices.
+            return str(value) if isinstance(value, str | torch.device) else of_objects(value)  # type: ignore[no-untyped-call]
+
+        with patch.object(jsonargparse._typehints, "serialize_as_import_path", of_anything):
+            text: str = super().dump(*args, **kwargs)
+            return text
 
 
 @contextmanager
@@ -52,11 +70,14 @@ def shipped_classes_first() -> Iterator[None]:
         for package in (audio_lrp.callbacks, audio_lrp.data, audio_lrp.models)
         for name in package.__all__
     }
+    # Of two of this name the one that says what it monitors, without which it cannot be used.
+    shipped["ReduceLROnPlateau"] = (ReduceLROnPlateau, "lightning.pytorch.cli.ReduceLROnPlateau")
     find_class = jsonargparse._typehints.resolve_class_path_by_name
 
     def find_shipped_class(expected: Any, name: str) -> str:
         found, path = shipped.get(name, (None, name))
-        if isinstance(found, type) and isinstance(expected, type | tuple) and issubclass(found, expected):
+        types = get_args(expected) or expected  # of a union
+        if isinstance(found, type) and isinstance(types, type | tuple) and issubclass(found, types):
             return path
         if expected is nn.Module:
             return name

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.data.listing import left_out_summary
-from audio_lrp.tracking import run_folder
+from audio_lrp.tracking import best_checkpoint, run_folder
 from audio_lrp.tracking.record import CONFIG_FILENAME
 
 
@@ -27,7 +27,8 @@ def summary(
     """
     folder = run_folder(trainer)
     lines = [("test accuracy", _percent(metrics.get("test/accuracy"))), _validation_line(trainer, metrics), *seen]
-    checkpoint = getattr(trainer.checkpoint_callback, "best_model_path", "") if subcommand == "fit" else ""
+    keeper = best_checkpoint(trainer)
+    checkpoint = keeper.best_model_path if keeper is not None and subcommand == "fit" else ""
     lines += [
         ("checkpoint", _relative(checkpoint) or _no_checkpoint(trainer, subcommand)),
         ("configuration", _existing(folder / CONFIG_FILENAME)),
@@ -47,11 +48,10 @@ def _percent(share: Tensor | None) -> str:
 
 
 def _validation_line(trainer: Trainer, metrics: Mapping[str, Tensor]) -> tuple[str, str]:
-    checkpoint = trainer.checkpoint_callback
-    best = getattr(checkpoint, "best_model_score", None)
-    if best is None or getattr(checkpoint, "monitor", None) != "val/accuracy":
+    keeper = best_checkpoint(trainer)
+    if keeper is None or keeper.best_model_score is None or keeper.monitor != "val/accuracy":
         return "validation accuracy", _percent(metrics.get("val/accuracy"))
-    return "validation accuracy", f"{_percent(best)} (best checkpoint)"
+    return "validation accuracy", f"{_percent(keeper.best_model_score)} (best checkpoint)"
 
 
 def _left_out(trainer: Trainer) -> str:
@@ -63,7 +63,7 @@ def _left_out(trainer: Trainer) -> str:
 
 def _no_checkpoint(trainer: Trainer, subcommand: str) -> str:
     """Why a training that keeps checkpoints has kept none."""
-    if subcommand != "fit" or trainer.checkpoint_callback is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
+    if subcommand != "fit" or best_checkpoint(trainer) is None or trainer.fast_dev_run:  # type: ignore[attr-defined]
         return ""
     return "none, the training ended before its first validation (see trainer.val_check_interval)"
 

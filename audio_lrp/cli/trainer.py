@@ -7,6 +7,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from audio_lrp.errors import UserError
 from audio_lrp.signals import end_if_terminated
 from audio_lrp.tracking import WholeCheckpointIO
 
@@ -53,6 +54,9 @@ class Trainer(L.Trainer):
             since the command line logs the whole configuration.
         val_check_interval: validate after so many batches, this share of an epoch, or this time (``"DD:HH:MM:SS"``).
         **kwargs: see :class:`lightning.pytorch.Trainer`.
+
+    Raises:
+        UserError: an interval is none.
     """
 
     def __init__(
@@ -67,6 +71,9 @@ class Trainer(L.Trainer):
         enable_autolog_hparams: bool = False,
         **kwargs: Any,
     ) -> None:
+        for name in ("accumulate_grad_batches", "check_val_every_n_epoch"):  # by which Lightning would divide
+            if kwargs.get(name) is not None and kwargs[name] < 1:
+                raise UserError(f"{name} of the trainer is 1 or more, not {kwargs[name]}")
         super().__init__(
             limit_train_batches=limit_train_batches,
             limit_val_batches=limit_val_batches,

@@ -42,7 +42,8 @@ class Classifier(L.LightningModule):
         representation: name of the data's input representation; the command line takes it from the data.
         optimizer: makes the optimizer from the parameters.
         scheduler: makes the learning rate scheduler from the optimizer.
-        scheduler_interval: whether the scheduler steps after every ``"step"`` or every ``"epoch"``.
+        scheduler_interval: whether the scheduler steps after every ``"step"`` or every ``"epoch"``, as
+            ``ReduceLROnPlateau`` always does.
         label_smoothing: share of the target probability spread evenly over all classes.
         mixup: train on weighted means of two inputs and of their targets (Zhang et al. 2018, arXiv 1710.09412),
             the weights drawn from a beta distribution with both parameters of this value; 0 for no mixing.
@@ -90,6 +91,7 @@ class Classifier(L.LightningModule):
         self.make_optimizer = optimizer
         self.make_scheduler = scheduler
         self.scheduler_interval = scheduler_interval
+        self._found_lr: float | None = None
         self.label_smoothing = label_smoothing
         self.mixup = mixup
         scores = MetricCollection(
@@ -189,15 +191,33 @@ class Classifier(L.LightningModule):
         """Forget the confusions of an earlier test."""
         self.confusion_matrix.reset()
 
+    @property
+    def lr(self) -> float:
+        """The learning rate that the optimizer and its scheduler begin with, for LearningRateFinder to set."""
+        optimizer = self.make_optimizer(self.parameters())
+        return float(optimizer.defaults["lr"] if self._found_lr is None else self._found_lr)
+
+    @lr.setter
+    def lr(self, rate: float) -> None:
+        self._found_lr = rate
+
+    def on_fit_start(self) -> None:
+        """Begin with the rate that LearningRateFinder has just found, which Lightning's schedulers would not keep."""
+        if self._found_lr is not None:
+            self.trainer.strategy.setup_optimizers(self.trainer)
+
     def configure_optimizers(self) -> OptimizerLRScheduler:
         """Optimizer and scheduler of the recipe."""
         optimizer = self.make_optimizer(self.parameters())
+        if self._found_lr is not None:
+            for group in optimizer.param_groups:
+                group["lr"] = self._found_lr
         scheduler: Any = self.make_scheduler(optimizer)
         if isinstance(scheduler, WarmupCosine) and scheduler.total_steps is None:
             scheduler = self._spread_over_training(scheduler)
         settings: LRSchedulerConfigType = {"scheduler": scheduler, "interval": self.scheduler_interval}
         if hasattr(scheduler, "monitor"):  # ReduceLROnPlateau
-            settings["monitor"] = scheduler.monitor
+            settings |= {"monitor": scheduler.monitor, "interval": "epoch"}  # metrics are new after a validation
         return {"optimizer": optimizer, "lr_scheduler": settings}
 
     def _spread_over_training(self, scheduler: WarmupCosine) -> WarmupCosine:

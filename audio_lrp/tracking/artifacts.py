@@ -6,12 +6,11 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor
 
-from audio_lrp.tracking.record import CONFIG_FILENAME, run_folder
+from audio_lrp.tracking.record import CONFIG_FILENAME, best_checkpoint, run_folder
 
 
 def artifacts_wanted(choice: bool | None) -> bool:
@@ -32,9 +31,9 @@ def log_artifacts(trainer: Trainer, metrics: Mapping[str, Tensor]) -> None:
         metrics: last values of the logged metrics, for a checkpoint that no metric chose.
     """
     folder = run_folder(trainer)
-    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    callback = best_checkpoint(trainer)
     for run in (logger.experiment for logger in trainer.loggers if isinstance(logger, WandbLogger)):
-        for callback in sorted(callbacks, key=lambda callback: callback.monitor is None)[:1]:
+        if callback is not None:
             path = Path(callback.best_model_path)
             scores, aliases = {name: float(value) for name, value in metrics.items()}, ["latest"]
             if callback.monitor is not None and callback.best_model_score is not None:

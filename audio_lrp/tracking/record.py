@@ -55,6 +55,16 @@ class RunRecord(Callback):
                     logger.experiment.define_metric(name, step_metric="trainer/global_step", summary=summary)
 
 
+def best_checkpoint(trainer: Trainer) -> ModelCheckpoint | None:
+    """The callback that knows the best checkpoint: the first that monitors a metric, or else the first.
+
+    Args:
+        trainer: whose other callbacks may keep checkpoints for other ends, such as ``OnExceptionCheckpoint``.
+    """
+    callbacks = [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    return min(callbacks, key=lambda callback: callback.monitor is None, default=None)
+
+
 def run_folder(trainer: Trainer) -> Path:
     """The folder for everything the trainer's run writes.
 

@@ -12,7 +12,7 @@ from typing import Any
 from lightning.pytorch.loggers import WandbLogger
 from lightning.pytorch.utilities import rank_zero_only
 
-from audio_lrp.tracking.wandb_file import is_complete
+from audio_lrp.tracking.wandb_file import is_complete, read_records
 from audio_lrp.tracking.wandb_variables import check_wandb_variables
 
 _DATA_VARIABLE = "WANDB_DATA_DIR"
@@ -63,9 +63,9 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
     ``wandb.init``, where ``resume=None`` (a run cannot be taken up again) or ``dir=None`` is not the same as
     silence: so settings of ``None`` are left out here.
 
-    Runs are offline unless the setting ``mode`` or the variable ``WANDB_MODE`` says otherwise, or a sweep's agent,
-    which needs the server, started the process; and where the server cannot be reached or refuses the key. A run
-    whose folder holds a W&B run already goes on with it.
+    Settings win over W&B's variables, and these over what is chosen here. Runs are offline unless the setting ``mode``
+    or the variable ``WANDB_MODE`` says otherwise, or a sweep's agent, which needs the server, started the process; and
+    where the server cannot be reached or refuses the key. A training that resumes keeps its W&B run.
 
     Args:
         class_type: Lightning's logger or a subclass.
@@ -80,10 +80,7 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
     folder = Path(given["save_dir"])
     # Pictures inside tables wait here for their upload, which for an offline run comes much later.
     os.environ.setdefault(_DATA_VARIABLE, str(folder / "wandb"))
-    given.setdefault("name", f"{folder.parent.name}-{folder.name}")
-    earlier = _earlier_run(folder)
-    if earlier is not None:
-        given.setdefault("id", earlier)
+    _fill(given, folder)
     if given.pop("offline", False):  # Lightning would change WANDB_MODE for the rest of the process
         given["mode"] = "offline"
     elif not os.environ.keys() & {"WANDB_MODE", "WANDB_SWEEP_ID"}:
@@ -96,10 +93,31 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
     return (SurvivingWandbLogger if class_type is WandbLogger else class_type)(*args, **given)
 
 
-def _earlier_run(folder: Path) -> str | None:
-    """ID of the last W&B run in a folder, which a training that is taken up again goes on with."""
-    names = sorted(path.name.removeprefix("offline-") for path in folder.glob("wandb/*run-*-*"))
-    return names[-1].rsplit("-", 1)[-1] if names else None  # run-<date>_<time>-<id>
+def _fill(given: dict[str, Any], folder: Path) -> None:
+    """Complete the settings, where neither the user nor a variable has said otherwise."""
+    if "WANDB_DIR" in os.environ:
+        _warn(f"WANDB_DIR is not used, as W&B's run lies in the run's own folder, {folder}: choose it by --run.root")
+    chosen = {"name": f"{folder.parent.name}-{folder.name}", "project": "audio-lrp"} | _earlier_run(folder)
+    for name, value in chosen.items():
+        if f"WANDB_{'RUN_ID' if name == 'id' else name.upper()}" not in os.environ:
+            given.setdefault(name, value)
+    if "WANDB_RESUME" in os.environ:  # Lightning would say "allow"
+        given.setdefault("resume", os.environ["WANDB_RESUME"])
+
+
+def _earlier_run(folder: Path) -> dict[str, str]:
+    """What identifies the last W&B run in a folder, which a training that resumes continues; else nothing."""
+    paths = sorted(folder.glob("wandb/*run-*-*/*.wandb"), key=lambda path: path.parent.name.removeprefix("offline-"))
+    if not paths:
+        return {}
+    from wandb.proto.wandb_internal_pb2 import Record
+
+    records = map(Record.FromString, read_records(paths[-1].read_bytes()))
+    run = next((record.run for record in records if record.HasField("run")), None)
+    if run is None:
+        return {}
+    found = {"id": run.run_id, "entity": run.entity, "project": run.project, "name": run.display_name}
+    return {name: value for name, value in found.items() if value}
 
 
 def _obstacle() -> str | None:
