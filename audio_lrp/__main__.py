@@ -11,6 +11,8 @@ def main() -> None:
     # Huge pages spare most page faults of big tensors on CPUs (1.5 to 2.5 times AudioNet's speed).
     # PyTorch reads the variable once, when it is imported.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
+    # Commands write files and open no window: a notebook's or desktop's backend may be missing here.
+    os.environ["MPLBACKEND"] = "agg"
     keep_freed_memory()
     run_command_line()
 
