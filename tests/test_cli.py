@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -321,6 +322,30 @@ class TestMessages:
                 assert "there is no such GPU that PyTorch can use here: run on the CPU with --config tr" in message
         assert "corpus" in refusal(capsys, "fit", *options, code=1)  # which does not exist
         assert not (in_empty_folder / "runs").exists()
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (
+                RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+                "DataLoader worker (pid 7) is killed by signal: Killed: if memory ran out, free some, or train without "
+                "workers, --data.num_workers 0",
+            ),
+            (
+                RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that"),
+                "DataLoader worker (pid 7) is killed by signal: Bus error: /dev/shm is too small for its batches; give "
+                "it more, in a container --shm-size=1g, or train without workers, --data.num_workers 0",
+            ),
+            (OSError(24, "Too many open files"), "more files are open than the system allows; raise the limit, ulimit"),
+            (RuntimeError("Too many open files. Communication with the workers is"), "more files are open than the"),
+        ],
+    )
+    def test_what_the_system_refuses(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    ) -> None:
+        monkeypatch.setattr("audio_lrp.cli.entry.run_command", Mock(side_effect=error))
+        assert exit_code("fit") == 1
+        assert capsys.readouterr().err.startswith(f"audio-lrp: error: {said}")
 
     def test_interruption(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         interrupting = ["--trainer.callbacks=test_cli.Interruption"]

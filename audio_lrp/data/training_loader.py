@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from audio_lrp.data.batch import Batch
+from audio_lrp.data.workers import WorkerLoader
 
 
-class ResumableLoader(DataLoader[Batch]):
+class ResumableLoader(WorkerLoader):
     """A data loader that begins an epoch at any of its batches.
 
     Args:
@@ -25,7 +25,7 @@ class ResumableLoader(DataLoader[Batch]):
         super().__init__(*args, **kwargs)
         self.first_batch = first_batch
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Batch]:
         # A generator: nothing is asked of the sampler before Lightning has told it the epoch.
         yield from islice(super().__iter__(), self.first_batch(), None)
 
