@@ -235,6 +235,9 @@ class LRPCallback(Callback):
                     "so the network has diverged"
                 )
                 return
+            outputs, classes = explanation.output.shape[1], len(source.class_names)
+            if outputs != classes:
+                raise UserError(f"the data has {classes} classes, but the network's output the size {outputs}")
             relevance, silence = explanation.relevance, source.input_representation.silence
             if self.transform is not None:
                 relevance = coefficient_relevance(self.transform, batch.input, relevance, explanation.modified_gradient)
