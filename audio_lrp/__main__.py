@@ -1,6 +1,8 @@
 """Entry of the command ``audio-lrp`` and of ``python -m audio_lrp``."""
 
 import os
+import sys
+import warnings
 
 from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.cli import main as run_command_line
@@ -13,8 +15,19 @@ def main() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # Commands write files and open no window: a notebook's or desktop's backend may be missing here.
     os.environ["MPLBACKEND"] = "agg"
+    if "error" in os.environ.get("PYTHONWARNINGS", ""):
+        _forgive_warnings()
     keep_freed_memory()
     run_command_line()
+
+
+def _forgive_warnings() -> None:
+    """Show warnings as Python does by itself, here and in processes to come: others' would end every command."""
+    del os.environ["PYTHONWARNINGS"]
+    sys.warnoptions.clear()
+    warnings.simplefilter("default")
+    for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
+        warnings.simplefilter("ignore", category)
 
 
 if __name__ == "__main__":

@@ -72,6 +72,18 @@ def test_version_is_quick_and_sets_the_allocator_up() -> None:
     assert output.splitlines() == [f"audio-lrp {__version__}", "1"]
 
 
+def test_warnings_of_other_packages_end_no_command() -> None:
+    code = (
+        "import os, sys, warnings; from audio_lrp.__main__ import main; main(); warnings.warn('seen'); "
+        "warnings.warn('old', DeprecationWarning); print('PYTHONWARNINGS' in os.environ, sys.warnoptions)"
+    )
+    command, environment = [sys.executable, "-c", code, "--version"], os.environ | {"PYTHONWARNINGS": "error"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[1] == "False []"
+    assert "UserWarning: seen" in done.stderr
+    assert "old" not in done.stderr
+
+
 def test_importing_the_entry_does_not_import_torch_before_the_allocator_is_set_up() -> None:
     code = "import sys, audio_lrp.__main__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -25,7 +25,7 @@ class ResumableLoader(WorkerLoader):
         super().__init__(*args, **kwargs)
         self.first_batch = first_batch
 
-    def __iter__(self) -> Iterator[Batch]:
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
         # A generator: nothing is asked of the sampler before Lightning has told it the epoch.
         yield from islice(super().__iter__(), self.first_batch(), None)
 
