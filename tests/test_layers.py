@@ -67,7 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint_file",
         "saved_network",
     },
-    "doctor": {"arguments", "data", "tracking"},
+    "doctor": {"arguments", "cli", "data", "tracking"},
     "cli": {
         "allocator",
         "arguments",
