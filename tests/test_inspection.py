@@ -14,6 +14,7 @@ import pytest
 import soundfile
 import yaml
 from command_line import exit_code
+from matplotlib import rc_context
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
@@ -359,6 +360,14 @@ class TestCommand:
         ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
         assert ended.returncode == 0, ended.stderr
         assert (tmp_path / "report" / "corpus.png").is_file()
+
+    def test_a_users_matplotlibrc(self, root: Path, tmp_path: Path) -> None:
+        pictures = []
+        for settings in ({}, {"text.usetex": True, "font.size": 30.0, "axes.facecolor": "red"}):
+            with rc_context(settings):  # as if matplotlib had found them in a file
+                assert exit_code("data", "check", str(root), f"--output={tmp_path}") == 0
+            pictures.append((tmp_path / "corpus.png").read_bytes())
+        assert pictures[0] == pictures[1]
 
     def test_the_users_own_folder(
         self, root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

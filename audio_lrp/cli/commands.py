@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Final, NamedTuple
 
 from audio_lrp.errors import UsageError
@@ -55,9 +56,18 @@ def run_command(name: str, args: Sequence[str]) -> None:
     if name not in COMMANDS:
         hint = did_you_mean(name, (*COMMANDS, "--help", "--version")) or f"choose from {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {name!r}: {hint}")
+    _forget_matplotlibrc()
     module = COMMANDS[name].module
     # Lightning's command line is one parser over its four commands, and needs their names.
     importlib.import_module(module).main([name, *args] if module == LIGHTNING else args)
+
+
+def _forget_matplotlibrc() -> None:
+    """Let figures look as they were meant: a user's own settings may ask for LaTeX or fonts that are not here."""
+    with suppress(ImportError):  # doctor tells what is missing
+        import matplotlib
+
+        matplotlib.rcdefaults()
 
 
 def overview() -> str:
