@@ -3,6 +3,7 @@
 import os
 import sys
 import warnings
+from io import TextIOWrapper
 
 from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.cli import main as run_command_line
@@ -17,6 +18,8 @@ def main() -> None:
     os.environ["MPLBACKEND"] = "agg"
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
         _forgive_warnings()
+    if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
+        sys.stdout.reconfigure(errors="backslashreplace")  # for letters in names that ASCII, say, does not have
     keep_freed_memory()
     run_command_line()
 

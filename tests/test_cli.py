@@ -84,6 +84,13 @@ def test_warnings_of_other_packages_end_no_command() -> None:
     assert "old" not in done.stderr
 
 
+def test_letters_that_the_output_cannot_hold_are_written_out() -> None:
+    code = "from audio_lrp.__main__ import main; main(); print('jos\\xe9')"
+    command, environment = [sys.executable, "-c", code, "--version"], os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[1] == r"jos\xe9"
+
+
 def test_importing_the_entry_does_not_import_torch_before_the_allocator_is_set_up() -> None:
     code = "import sys, audio_lrp.__main__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
