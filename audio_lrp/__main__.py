@@ -1,6 +1,7 @@
 """Entry of the command ``audio-lrp`` and of ``python -m audio_lrp``."""
 
 import os
+import shutil
 import sys
 import warnings
 from io import TextIOWrapper
@@ -20,6 +21,8 @@ def main() -> None:
         _forgive_warnings()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":
         sys.stdout.reconfigure(errors="backslashreplace")  # for letters in names that ASCII, say, does not have
+    if shutil.get_terminal_size().columns < 2:
+        os.environ["COLUMNS"] = "80"  # Lightning's table of a test divides by half of it, whole numbers
     keep_freed_memory()
     run_command_line()
 

@@ -91,6 +91,14 @@ def test_letters_that_the_output_cannot_hold_are_written_out() -> None:
     assert done.stdout.splitlines()[1] == r"jos\xe9"
 
 
+@pytest.mark.parametrize(("columns", "seen"), [("1", "80"), ("2", "2"), ("100", "100")])
+def test_a_terminal_of_one_column_is_none(columns: str, seen: str) -> None:
+    code = "import shutil; from audio_lrp.__main__ import main; main(); print(shutil.get_terminal_size().columns)"
+    command, environment = [sys.executable, "-c", code, "--version"], os.environ | {"COLUMNS": columns}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[1] == seen
+
+
 def test_importing_the_entry_does_not_import_torch_before_the_allocator_is_set_up() -> None:
     code = "import sys, audio_lrp.__main__; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
