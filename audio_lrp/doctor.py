@@ -9,6 +9,7 @@ import os
 import platform
 import re
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from importlib.metadata import PackageNotFoundError, requires, version
 from pathlib import Path
@@ -28,6 +29,13 @@ WITHOUT_SERVER: Final = ("offline", "dryrun", "disabled")
 
 LOW_SPACE: Final = 2e9
 """Bytes below which a run, or the packed AudioMNIST, may not fit."""
+
+
+SMALL_SHARED_MEMORY: Final = 256e6
+"""Bytes of which worker processes may run out: four that have read two batches of 100 spectrograms take 165 MB."""
+
+LOADER_VARIABLES: Final = ("LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH")
+"""Variables by which libraries of another installation come before PyTorch's own."""
 
 
 class Finding(NamedTuple):
@@ -77,6 +85,7 @@ def examine(data: Path | None, online: bool) -> Iterator[Finding]:
     if all(finding.state == "ok" for finding in imported):
         yield from wandb_state(online)
         yield from devices()
+        yield from shared_memory()
         yield from caches()
         yield from corpora(data)
         yield speech()
@@ -108,19 +117,27 @@ def imports() -> Iterator[Finding]:
         except Exception as error:  # a broken library may raise anything
             reason = " ".join(str(error).split())
             mend = "install PyTorch and torchaudio anew, within the bounds above and for this machine's CUDA"
+            if found := [variable for variable in LOADER_VARIABLES if os.environ.get(variable)]:
+                mend = f"try without the variable {' and '.join(found)}, or {mend}"
             yield Finding("broken", "import", f"{name} cannot be imported ({reason}): {mend}")
         else:
             yield Finding("ok", "import", name)
 
 
 def devices() -> Iterator[Finding]:
-    """What networks can be trained on."""
+    """What networks can be trained on, and what slows it down."""
     import torch
 
+    from audio_lrp.cli.efficiency import has_bfloat16
     from audio_lrp.data.parallel import usable_cores
 
-    threads = torch.get_num_threads()
-    yield Finding("ok", "CPU", f"{usable_cores()} cores, {threads} threads in PyTorch")
+    yield from threads()
+    cores = f"{usable_cores()} cores, {torch.get_num_threads()} threads in PyTorch"
+    if has_bfloat16() is False:
+        mend = "train with --trainer.precision 32-true, as --config trainer/cpu does"
+        yield Finding("note", "CPU", f"{cores}; it emulates bfloat16, which takes many times as long: {mend}")
+    else:
+        yield Finding("ok", "CPU", cores)
     if torch.cuda.is_available():
         for number in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(number)
@@ -129,7 +146,37 @@ def devices() -> Iterator[Finding]:
         yield Finding("ok", "GPU", "Apple's (MPS)")
     else:
         built = f"PyTorch is built for CUDA {torch.version.cuda}" if torch.version.cuda else "PyTorch is built without"
+        if torch.version.cuda and (visible := os.environ.get("CUDA_VISIBLE_DEVICES")) is not None:
+            built += f", the variable CUDA_VISIBLE_DEVICES is {visible!r}"
         yield Finding("note", "GPU", f"none that PyTorch can use ({built}): train with --config trainer/cpu")
+
+
+def threads() -> Iterator[Finding]:
+    """Variables whose number of threads is none: the libraries that read them use all cores of the machine."""
+    for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
+        value = os.environ.get(name, "")
+        if value and not re.fullmatch(r"\s*0*[1-9]\d*(\s*,\s*0*[1-9]\d*)*\s*", value):
+            yield Finding("broken", "threads", f"the variable {name} is {value!r}: a number of 1 or more, or unset it")
+
+
+def shared_memory() -> Iterator[Finding]:
+    """Whether worker processes have room for their batches, on systems where these lie in a folder."""
+    from audio_lrp.data.workers import SHARED_MEMORY
+
+    if sys.platform != "linux":
+        return
+    mend = "in a container --shm-size=1g, or train with --data.num_workers 0"
+    if not (SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)):
+        yield Finding(
+            "note", "memory", f"{SHARED_MEMORY} is missing or cannot be written, workers cannot start: {mend}"
+        )
+        return
+    memory = shutil.disk_usage(SHARED_MEMORY)
+    detail = f"{memory.free / 1e6:,.0f} of {memory.total / 1e6:,.0f} MB are free in {SHARED_MEMORY}"
+    if memory.free < SMALL_SHARED_MEMORY:
+        yield Finding("note", "memory", f"{detail}, too little for workers: {mend}")
+    else:
+        yield Finding("ok", "memory", f"{detail}, for workers")
 
 
 def wandb_state(online: bool) -> Iterator[Finding]:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,12 +55,24 @@ def out_of_reach(error: BaseException) -> UserError | None:
     return UserError(f"{error.filename}: {error.strerror}; {mend}give another place")
 
 
-def wrong_backend(error: BaseException) -> UserError | None:
-    """The error for a backend that matplotlib, whatever imports it, does not know; ``None`` for other errors."""
-    if not isinstance(error, ValueError) or not str(error).startswith("Key backend:"):
+def lost_worker(error: BaseException) -> UserError | None:
+    """The error for a data loader's worker process that ended before its work was done; ``None`` for other errors."""
+    ended = re.match(r"DataLoader worker \(pid.*?(?:exited unexpectedly|killed by signal: [\w ]+)", str(error))
+    if not isinstance(error, RuntimeError) or ended is None:
         return None
-    problem = str(error).removeprefix("Key backend:").partition(";")[0].strip()
-    return UserError(f"matplotlib's variable MPLBACKEND (or its file matplotlibrc): {problem}; mend or unset it")
+    if "Bus error" in ended[0]:
+        fix = "/dev/shm is too small for its batches; give it more, in a container --shm-size=1g"
+    else:
+        fix = "if memory ran out, free some"
+    return UserError(f"{ended[0]}: {fix}, or train without workers, --data.num_workers 0")
+
+
+def too_many_files(error: BaseException) -> UserError | None:
+    """The error for the limit of open files, wherever it was met; ``None`` for other errors."""
+    met = isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE)
+    if not met and not (isinstance(error, RuntimeError) and "too many open files" in str(error).lower()):
+        return None
+    return UserError("more files are open than the system allows; raise the limit, ulimit -n 4096")
 
 
 def legible(name: str) -> str:

@@ -254,6 +254,9 @@ class LRPCallback(Callback):
             explanation = attribute(network, batch.input, target, self.composite)
             if not explanation.relevance.isfinite().all():
                 raise UserError("the relevance is not finite, so the network has diverged")
+            outputs, classes = explanation.output.shape[1], len(source.class_names)
+            if outputs != classes:
+                raise UserError(f"the data has {classes} classes, but the network's output the size {outputs}")
             relevance, silence = explanation.relevance, source.input_representation.silence
             if self.transform is not None:
                 relevance = coefficient_relevance(self.transform, batch.input, relevance, explanation.modified_gradient)

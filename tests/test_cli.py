@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 import soundfile
@@ -70,6 +71,33 @@ def test_version_is_quick_and_sets_the_allocator_up() -> None:
     command = [sys.executable, "-c", code, "--version"]
     output = subprocess.run(command, check=True, capture_output=True, text=True, env=environment).stdout
     assert output.splitlines() == [f"audio-lrp {__version__}", "1"]
+
+
+def test_warnings_of_other_packages_end_no_command() -> None:
+    code = (
+        "import os, sys, warnings; from audio_lrp.__main__ import main; main(); warnings.warn('seen'); "
+        "warnings.warn('old', DeprecationWarning); print('PYTHONWARNINGS' in os.environ, sys.warnoptions)"
+    )
+    command, environment = [sys.executable, "-c", code, "--version"], os.environ | {"PYTHONWARNINGS": "error"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[1] == "False []"
+    assert "UserWarning: seen" in done.stderr
+    assert "old" not in done.stderr
+
+
+def test_letters_that_the_output_cannot_hold_are_written_out() -> None:
+    code = "from audio_lrp.__main__ import main; main(); print('jos\\xe9')"
+    command, environment = [sys.executable, "-c", code, "--version"], os.environ | {"PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[1] == r"jos\xe9"
+
+
+@pytest.mark.parametrize(("columns", "seen"), [("1", "80"), ("2", "2"), ("100", "100")])
+def test_a_terminal_of_one_column_is_none(columns: str, seen: str) -> None:
+    code = "import shutil; from audio_lrp.__main__ import main; main(); print(shutil.get_terminal_size().columns)"
+    command, environment = [sys.executable, "-c", code, "--version"], os.environ | {"COLUMNS": columns}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    assert done.stdout.splitlines()[1] == seen
 
 
 def test_importing_the_entry_does_not_import_torch_before_the_allocator_is_set_up() -> None:
@@ -322,6 +350,30 @@ class TestMessages:
                 assert "there is no such GPU that PyTorch can use here: run on the CPU with --config tr" in message
         assert "corpus" in refusal(capsys, "fit", *options, code=1)  # which does not exist
         assert not (in_empty_folder / "runs").exists()
+
+    @pytest.mark.parametrize(
+        ("error", "said"),
+        [
+            (
+                RuntimeError("DataLoader worker (pid 7) is killed by signal: Killed. "),
+                "DataLoader worker (pid 7) is killed by signal: Killed: if memory ran out, free some, or train without "
+                "workers, --data.num_workers 0",
+            ),
+            (
+                RuntimeError("DataLoader worker (pid 7) is killed by signal: Bus error. It is possible that"),
+                "DataLoader worker (pid 7) is killed by signal: Bus error: /dev/shm is too small for its batches; give "
+                "it more, in a container --shm-size=1g, or train without workers, --data.num_workers 0",
+            ),
+            (OSError(24, "Too many open files"), "more files are open than the system allows; raise the limit, ulimit"),
+            (RuntimeError("Too many open files. Communication with the workers is"), "more files are open than the"),
+        ],
+    )
+    def test_what_the_system_refuses(
+        self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
+    ) -> None:
+        monkeypatch.setattr("audio_lrp.cli.entry.run_command", Mock(side_effect=error))
+        assert exit_code("fit") == 1
+        assert capsys.readouterr().err.startswith(f"audio-lrp: error: {said}")
 
 
 class TestTraps:

@@ -176,7 +176,7 @@ class TestVariants:
         assert exit_code(*run) == 0
         trainer = yaml.safe_load(capsys.readouterr().out)["trainer"]
         expected: dict[str, Any] = {
-            "trainer/cpu": {"accelerator": "cpu", "devices": 1},
+            "trainer/cpu": {"accelerator": "cpu", "devices": 1, "precision": "32-true"},
             "trainer/gpu": {"accelerator": "gpu", "devices": 1, "precision": "bf16-mixed"},
             "trainer/ddp": {"strategy": "ddp", "devices": 2},
         }

@@ -1,5 +1,8 @@
 """Splits, labels, placement and reproducibility of the data module."""
 
+import errno
+import os
+import re
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -24,7 +27,7 @@ from audio_lrp.data.corpus import Recording
 from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.data.folds import Fold, rotate_groups
 from audio_lrp.data.shares import UnrepeatedBatches
-from audio_lrp.errors import UserError
+from audio_lrp.errors import UserError, lost_worker
 
 
 @pytest.fixture
@@ -497,3 +500,43 @@ def test_more_folds_than_speakers_is_refused(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setenv("AUDIO_LRP_CACHE", str(tmp_path / "cache"))
     with pytest.raises(UserError, match="folds"):
         ready(ToneCorpus(tmp_path / "tones", speakers=2))
+
+
+class TestWorkersThatTheSystemRefuses:
+    @pytest.mark.parametrize(
+        ("split", "reason", "fix"),
+        [
+            ("train", "unable to allocate: No space left on device (28)", r"/dev/shm must be .*--shm-size=1g"),
+            ("val", "unable to open x: Too many open files (24)\nmore", r"\(24\)\): allow .*, ulimit -n 4096"),
+        ],
+        ids=["memory", "files"],
+    )
+    def test_memory_for_a_batch(
+        self, corpus: ToneCorpus, split: str, reason: str, fix: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def refuse(_: torch.UntypedStorage) -> None:
+            raise RuntimeError(reason)
+
+        monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refuse)  # in the workers, being forks, as well
+        loader = getattr(ready(corpus, num_workers=1, batch_size=8), f"{split}_dataloader")()
+        loader.timeout = 60  # or this would wait for ever where the worker says nothing
+        with pytest.raises(UserError, match=rf"a worker process cannot send its batch \(unable to .*{fix}, or read"):
+            next(iter(loader))
+
+    def test_life(self, corpus: ToneCorpus) -> None:
+        batches = iter(ready(corpus, num_workers=1, batch_size=1).val_dataloader())
+        next(batches)
+        batches._workers[0].kill()  # type: ignore[attr-defined]  # as the system does when memory runs out
+        with pytest.raises(RuntimeError) as caught:
+            list(batches)
+        assert re.match(r"DataLoader worker \(pid.*, or train without workers", str(lost_worker(caught.value)))
+
+    @pytest.mark.parametrize("number", [errno.ENOSPC, errno.ENOSYS])
+    def test_processes(self, corpus: ToneCorpus, number: int, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: object, **__: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+        monkeypatch.setattr(torch.multiprocessing, "Queue", refuse)
+        loader = ready(corpus, num_workers=1).val_dataloader()
+        with pytest.raises(UserError, match=rf"worker processes cannot start .*{os.strerror(number)}.*num_workers 0"):
+            next(iter(loader))

@@ -4,18 +4,31 @@ import importlib
 import os
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import NamedTuple
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
 import soundfile
+import torch
 from command_line import exit_code
 from http_server import Served, serving
 
 from audio_lrp import doctor
 from audio_lrp.cli.commands import COMMANDS
-from audio_lrp.doctor import Finding, caches, corpora, imports, requirements, wandb_state
+from audio_lrp.doctor import (
+    Finding,
+    caches,
+    corpora,
+    devices,
+    imports,
+    requirements,
+    shared_memory,
+    threads,
+    wandb_state,
+)
 
 
 class Usage(NamedTuple):
@@ -46,7 +59,18 @@ class TestDoctor:
         lines = capsys.readouterr().out.splitlines()
         assert {line.split()[0] for line in lines} <= {"ok", "note"}
         subjects = {line[8:19].strip() for line in lines}
-        assert {"Python", "audio-lrp", "package", "import", "W&B", "CPU", "GPU", "cache", "corpus"} <= subjects
+        assert {
+            "Python",
+            "audio-lrp",
+            "package",
+            "import",
+            "W&B",
+            "CPU",
+            "GPU",
+            "memory",
+            "cache",
+            "corpus",
+        } <= subjects
         assert any("torch " in line and "<2.13" in line for line in lines)
         assert f"ok      corpus     {tmp_path / 'c'}: 1 recordings of 1 speakers" in lines
 
@@ -84,6 +108,69 @@ class TestDoctor:
         with pytest.raises(doctor.UserError):
             doctor.main([])  # and nothing that needs it is tried
         assert "espeak-ng" not in capsys.readouterr().out
+
+    @pytest.mark.parametrize(
+        ("variable", "error", "fix"),
+        [
+            ("LD_LIBRARY_PATH", OSError("libcudart.so.13"), "try without the variable LD_LIBRARY_PATH, or install"),
+            ("PYTHONPATH", ImportError("no torch here"), "try without the variable PYTHONPATH, or install"),
+        ],
+    )
+    def test_the_variable_that_keeps_torch_from_being_imported(
+        self, monkeypatch: pytest.MonkeyPatch, variable: str, error: Exception, fix: str
+    ) -> None:
+        for name in doctor.LOADER_VARIABLES:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv(variable, "/somewhere")
+        monkeypatch.setattr(importlib, "import_module", Mock(side_effect=error))
+        for finding in imports():
+            assert finding.state == "broken"
+            assert f"({error}): {fix}" in finding.detail
+
+    @pytest.mark.parametrize("name", ["OMP_NUM_THREADS", "MKL_NUM_THREADS"])
+    def test_numbers_of_threads(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+        monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+        for value in ("", "1", "016", "4,2"):
+            monkeypatch.setenv(name, value)
+            assert not list(threads())
+        for value in ("0", "-2", "many", "2.5", "1,"):
+            monkeypatch.setenv(name, value)
+            (finding,) = threads()
+            assert finding.state == "broken"
+            assert f"the variable {name} is '{value}': a number of 1 or more" in finding.detail
+
+    @pytest.mark.parametrize(("has", "state"), [(True, "ok"), (None, "ok"), (False, "note")])
+    def test_a_precision_that_the_cpu_emulates(
+        self, monkeypatch: pytest.MonkeyPatch, has: bool | None, state: str
+    ) -> None:
+        monkeypatch.setattr("audio_lrp.cli.efficiency.has_bfloat16", lambda: has)
+        (finding,) = (finding for finding in devices() if finding.subject == "CPU")
+        assert finding.state == state
+        assert (
+            "bfloat16, which takes many times as long: train with --trainer.precision 32-true" in finding.detail
+        ) == (state == "note")
+
+    @pytest.mark.skipif(
+        torch.cuda.is_available() or not torch.version.cuda, reason="needs CUDA's PyTorch without a GPU"
+    )
+    def test_the_variable_that_hides_gpus(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "first")
+        (finding,) = (finding for finding in devices() if finding.subject == "GPU")
+        assert "the variable CUDA_VISIBLE_DEVICES is 'first'" in finding.detail
+
+    @pytest.mark.skipif(sys.platform != "linux", reason="shared memory is a folder on Linux alone")
+    def test_shared_memory(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(8 * 10**9, 0, 8 * 10**9))
+        assert list(shared_memory()) == [Finding("ok", "memory", "8,000 of 8,000 MB are free in /dev/shm, for workers")]
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: Usage(67_108_864, 0, 67_108_864))  # Docker's own choice
+        (small,) = shared_memory()
+        assert small.state == "note"
+        assert small.detail.startswith("67 of 67 MB are free in /dev/shm, too little for workers: in a container --shm")
+        assert small.detail.endswith("--data.num_workers 0")
+        monkeypatch.setattr("audio_lrp.data.workers.SHARED_MEMORY", tmp_path / "none")
+        (missing,) = shared_memory()
+        assert missing.state == "note"
+        assert "none is missing or cannot be written" in missing.detail
 
     def test_wandb(self, monkeypatch: pytest.MonkeyPatch) -> None:
         assert [finding.state for finding in wandb_state(online=False)] == ["ok"]

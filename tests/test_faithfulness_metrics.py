@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import matplotlib
+import numpy as np
 import pytest
+import scipy
 import torch
 from torch import nn
 from torch.multiprocessing import spawn
@@ -90,6 +92,29 @@ def test_options_reach_the_curves():
     curves = perturbation_curves(predict, signals, target, relevance, orders=["morf", "random"], **given, **options)
     assert torch.equal(metric.curves().outcomes, curves.outcomes)
     assert torch.equal(metric.compute()["aopc_random"], all_scores(curves, "logit")["aopc_random"].mean())
+
+
+@pytest.mark.parametrize("quantity", ["probability", "logit", "accuracy"])
+def test_a_single_output_has_scores(quantity):
+    weight = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(4))
+    inputs = examples()[0].double()
+    contributions = inputs * weight
+    fractions = (0, 0.25, 0.5, 1)
+    metric = Faithfulness(["morf", "lerf"], fractions, quantity=quantity)
+    metric.update(lambda x: x[:, 0] @ weight[:, None], inputs, torch.zeros(10, dtype=torch.long), contributions)
+
+    areas = {}
+    for order, sign in {"morf": -1, "lerf": 1}.items():
+        falls = []
+        for values in contributions[:, 0].numpy():
+            logits = np.array([np.sort(sign * values)[round(40 * part) :].sum() * sign for part in fractions])
+            answers = {"probability": 1 / (1 + np.exp(-logits)), "logit": logits, "accuracy": 1.0 * (logits > 0)}
+            falls.append(scipy.integrate.trapezoid(answers[quantity][0] - answers[quantity], fractions))
+        areas[order] = np.mean(falls)
+    scores = metric.compute()
+    assert {name: float(scores[f"aopc_{name}"]) for name in areas} == pytest.approx(areas, abs=1e-9)
+    assert float(scores["srg"]) == pytest.approx(areas["morf"] - areas["lerf"], abs=1e-9)
+    assert scores["srg"] > 0.1
 
 
 def test_reset_forgets():

@@ -69,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoint_file",
         "saved_network",
     },
-    "doctor": {"arguments", "data", "tracking"},
+    "doctor": {"arguments", "cli", "data", "tracking"},
     "cli": {
         "allocator",
         "arguments",

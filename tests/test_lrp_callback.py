@@ -273,6 +273,31 @@ def test_a_diverged_network_costs_the_pictures_not_the_training(make_data, run_f
     assert not (run_folder / "lrp").exists()
 
 
+class Alarm(L.LightningModule):
+    """Somebody's own module, whose single output tells whether a digit is 5 or more."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.network = TinyNet(1)
+
+    def training_step(self, batch: Batch) -> Tensor:
+        return nn.functional.binary_cross_entropy_with_logits(self.network(batch.input)[:, 0], (batch.label > 4) * 1.0)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.parameters(), lr=0.01)
+
+
+@pytest.mark.parametrize(
+    ("target", "reason"),
+    [("predicted", "10 classes, but the network's output the size 1"), ("label", "a single output, whose")],
+)
+def test_a_network_of_other_outputs_than_classes_is_told(make_data, run_folder, target, reason):
+    trainer = make_trainer(LRPCallback(**SMALL, target=target), max_epochs=1)
+    with pytest.warns(UserWarning, match=f"LRPCallback shows nothing at step .*: .*{reason}"):
+        trainer.fit(Alarm(), make_data())
+    assert not (run_folder / "lrp").exists()
+
+
 def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
     trainer, module = train(make_data(), LRPCallback(**SMALL | {"num_pictures": 2}), max_epochs=1)
     stem = f"step-{trainer.global_step:08d}"

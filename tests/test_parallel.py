@@ -85,6 +85,17 @@ def test_cores_kept_from_this_process_do_not_count() -> None:
         os.sched_setaffinity(0, allowed)
 
 
+def test_no_processes_where_they_cannot_be_coordinated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
+    assert _workers(WORTH_PROCESSES)["num_workers"] == 2
+
+    def refuse() -> None:
+        raise OSError(28, "No space left on device")  # /dev/shm is full
+
+    monkeypatch.setattr(multiprocessing, "Lock", refuse)
+    assert _workers(WORTH_PROCESSES) == {"num_workers": 0}
+
+
 def test_as_many_threads_as_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: BATCHES_IN_MEMORY + 4)
     together = Barrier(BATCHES_IN_MEMORY + 4)  # nobody gets through unless all are there

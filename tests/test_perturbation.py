@@ -1,6 +1,7 @@
 """Perturbation curves against a slow reference, one sample and one unit at a time, and against known curves."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -69,6 +70,9 @@ def reference_curves(predict, inputs, target, scores, candidates, side, baseline
             perturbed = np.where(mask, np.float32(baseline), sample)
             logits = predict(torch.from_numpy(perturbed)[None])[0].numpy().astype(np.float64)
             chosen = int(target[index])
+            if len(logits) == 1:
+                results[:, step, index] = logits[0] > 0, 1 / (1 + np.exp(-logits[0])), logits[0]
+                continue
             probabilities = np.exp(logits) / np.exp(logits).sum()
             results[:, step, index] = logits.argmax() == chosen, probabilities[chosen], logits[chosen]
     return results.mean(axis=2)
@@ -80,9 +84,11 @@ CASES = [((1, 40), 1), ((1, 40), 7), ((2, 33), 5), ((1, 9, 11), 1), ((1, 9, 11),
 @pytest.mark.parametrize(("shape", "side"), CASES)
 @pytest.mark.parametrize("order", ["morf", "lerf", "amplitude"])
 @pytest.mark.parametrize("baseline", [0.0, -0.5])
-def test_equals_the_slow_reference(shape, side, order, baseline):
-    predict = Recorder(math.prod(shape))
+@pytest.mark.parametrize("classes", [1, 2, 3])
+def test_equals_the_slow_reference(shape, side, order, baseline, classes):
+    predict = Recorder(math.prod(shape), classes)
     inputs, target, relevance, candidates = setting(shape)
+    target %= classes
     scores = {
         "morf": relevance,
         "lerf": -relevance,
@@ -152,6 +158,28 @@ def test_linear_network_with_known_curve():
         expected = [(total - ordered[:, :count].sum(1)).mean() for count in counts]
         torch.testing.assert_close(curves.logit[row], torch.stack(expected), rtol=1e-9, atol=1e-9)
     assert (curves.logit[0] <= curves.logit[1] + 1e-9).all()
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_log_probabilities_do_as_well_as_logits(classes):
+    predict = Recorder(40, classes)
+    inputs, target, relevance, _ = setting((1, 40))
+    target %= classes
+    expected = perturbation_curves(predict, inputs, target, relevance)
+    curves = perturbation_curves(lambda values: predict(values).log_softmax(dim=1), inputs, target, relevance)
+    torch.testing.assert_close(curves.outcomes[:2], expected.outcomes[:2], rtol=1e-5, atol=1e-6)
+
+
+def test_values_of_a_sigmoid_are_suspected_to_be_probabilities():
+    predict = Recorder(40, 1)
+    inputs, _, relevance, _ = setting((1, 40))
+    target = torch.zeros(4, dtype=torch.long)
+    with pytest.warns(UserWarning, match="from 0 to 1 alone: if they are probabilities, return their logits"):
+        perturbation_curves(lambda values: predict(values).sigmoid(), inputs, target, relevance)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        perturbation_curves(predict, inputs, target, relevance)
+        perturbation_curves(predict, 0 * inputs, target, relevance)  # all logits are 0
 
 
 def test_ties_go_to_the_unit_that_comes_first():
@@ -351,6 +379,17 @@ REFUSED = [
     ({"unit": Frames()}, "Frames divide spectrograms"),
     ({"chunk_size": 0}, "chunk_size is 0"),
     ({"predict": lambda values: values}, "predict returned shape \\[16, 1, 8\\]"),
+    (
+        {"predict": lambda values: values[:, 0, 0]},
+        "shape \\[16\\]: .* logits \\[16, classes\\], of a single .* \\[16, 1\\]",
+    ),
+    ({"predict": lambda values: (values[:, 0], None)}, "predict returned tuple: it must return logits"),
+    ({"predict": lambda values: values[:, 0, :1]}, "target 1 does not exist: the network has a single output, .* 0"),
+    ({"predict": lambda values: values[:, 0, :3].softmax(dim=1)}, "probabilities, .*: return logits"),
+    ({"predict": lambda values: values[:, 0, :3].softmax(dim=1).half()}, "probabilities, .*: return logits"),
+    ({"predict": lambda values: values[:, 0, :3] / values[:, 0, 7:]}, "NaN or infinity, .* diverged"),
+    ({"predict": lambda values: values[:, 0, :3] * math.nan}, "NaN or infinity, .* diverged"),
+    ({"predict": lambda values: values[:, 0, :3].log()}, "NaN or infinity, .* diverged"),  # of what was removed
 ]
 
 

@@ -309,7 +309,10 @@ class TestFolder:
     def test_folder_that_cannot_be_made(self, tmp_path: Path) -> None:
         (tmp_path / "file").touch()
         for root in (tmp_path / "file", tmp_path / "file" / "below"):
-            with pytest.raises(UserError, match=r"cannot be written to .*choose another folder with --data\.root"):
+            with pytest.raises(
+                UserError,
+                match=r"cannot be written to .*choose another folder with --data\.root or the variable AUDIO_LRP_CACHE",
+            ):
                 SyntheticDigits(root).prepare()
 
     def test_other_files_are_left_alone(self, tmp_path: Path) -> None:

@@ -29,7 +29,8 @@ def check_target(target: str | Tensor, batch_size: int, num_classes: int | None 
     if target.shape != (batch_size,):
         raise UserError(f"target has shape {list(target.shape)}: pass one class index per sample, shape [{batch_size}]")
     if num_classes is not None and len(outside := target[(target < 0) | (target >= num_classes)]):
-        raise UserError(f"target {outside[0].item()} does not exist: the network has classes 0 to {num_classes - 1}")
+        there = "a single output, whose target is 0" if num_classes == 1 else f"classes 0 to {num_classes - 1}"
+        raise UserError(f"target {outside[0].item()} does not exist: the network has {there}")
 
 
 def check_request(target: Target, seed: Seed, batch_size: int) -> None:

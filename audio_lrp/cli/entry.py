@@ -17,9 +17,10 @@ from audio_lrp.errors import (
     NO_SPACE,
     UsageError,
     UserError,
+    lost_worker,
     not_writable,
     out_of_reach,
-    wrong_backend,
+    too_many_files,
     wrongly_encoded,
 )
 from audio_lrp.nearest import did_you_mean
@@ -90,8 +91,9 @@ def _mistake(error: BaseException) -> BaseException | None:
             return cause
         if isinstance(cause, OSError) and cause.errno in NO_SPACE:
             return not_writable(cause.filename or "the output", cause)
-        if mistake := out_of_reach(cause) or wrongly_encoded(cause) or wrong_backend(cause) or complaint(cause):
-            return mistake
+        for known in (out_of_reach, wrongly_encoded, lost_worker, too_many_files, complaint):
+            if mistake := known(cause):
+                return mistake
         cause = cause.__cause__
     return None
 

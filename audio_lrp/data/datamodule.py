@@ -40,6 +40,7 @@ from audio_lrp.data.shares import UnrepeatedBatches
 from audio_lrp.data.splits import SplitName, SplitOption, all_recordings, require_labels, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.data.training_loader import ResumableLoader, seed_batch
+from audio_lrp.data.workers import WorkerLoader, answer_with_errors
 from audio_lrp.errors import UserError
 from audio_lrp.names import TaskName
 
@@ -254,11 +255,12 @@ class CorpusDataModule(L.LightningDataModule):
             "num_workers": self.num_workers,
             "persistent_workers": self.num_workers > 0,
             "collate_fn": _already_a_batch,
+            "worker_init_fn": answer_with_errors,
             # Elsewhere page-locked memory would only start CUDA, in every process.
             "pin_memory": self.trainer is not None and self.trainer.strategy.root_device.type == "cuda",
         }
         if split != "train":
-            return DataLoader(self.splits[split], **(settings | changed))
+            return WorkerLoader(self.splits[split], **(settings | changed))
         order = self._training_order()
         return ResumableLoader(self.training_clips, sampler=order, first_batch=self._batches_done, **settings)
 

@@ -98,11 +98,20 @@ def _workers(count: int) -> dict[str, Any]:
     """DataLoader's arguments for working on so many items."""
     cores = usable_cores()
     can_fork = sys.platform == "linux" and not multiprocessing.current_process().daemon
-    if not can_fork or cores == 1 or count < WORTH_PROCESSES:
+    if not can_fork or cores == 1 or count < WORTH_PROCESSES or not _semaphores_work():
         return {"num_workers": 0}
     processes = min(cores, -(-count // BATCH))
     each = max(1, (BATCHES_IN_MEMORY - 1) // processes)  # the caller has a batch, too
     return {"num_workers": processes, "prefetch_factor": each, "multiprocessing_context": "fork"}
+
+
+def _semaphores_work() -> bool:
+    """Whether processes can be coordinated: not where ``/dev/shm`` is full, read-only or missing."""
+    try:
+        multiprocessing.Lock()
+    except OSError:
+        return False
+    return True
 
 
 class _Results(Dataset[Any]):

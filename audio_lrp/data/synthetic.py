@@ -16,7 +16,7 @@ from tqdm import tqdm
 from audio_lrp.data import espeak
 from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.audiomnist_metadata import METADATA
-from audio_lrp.data.cache import caches_folder, exclusively
+from audio_lrp.data.cache import ENVIRONMENT_VARIABLE, caches_folder, exclusively
 from audio_lrp.data.corpus import Corpus, Recording
 from audio_lrp.data.folds import Gender
 from audio_lrp.data.listing import visible_entries
@@ -124,7 +124,7 @@ class SyntheticDigits(Corpus):
         except OSError as error:
             raise UserError(
                 f"synthetic digits cannot be written to {self.root} ({error.strerror or error}); free space there, or "
-                "choose another folder with --data.root"
+                f"choose another folder with --data.root or the variable {ENVIRONMENT_VARIABLE}"
             ) from error
 
     def scan(self) -> list[Recording]:

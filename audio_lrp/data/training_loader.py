@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 
 from audio_lrp.data.batch import Batch
+from audio_lrp.data.workers import WorkerLoader
 
 
-class ResumableLoader(DataLoader[Batch]):
+class ResumableLoader(WorkerLoader):
     """A data loader that begins an epoch at any of its batches.
 
     Args:

@@ -30,8 +30,8 @@ class PerturbationCurves:
         fractions: removed fraction of each example's candidate units, first 0, float64 [S].
         orders: names of the orders.
         repetitions: how often each order was followed.
-        outcomes: accuracy (0 or 1), softmax probability and logit of each example's target, float64 [3, K, B, S];
-            the K curves are the orders' repetitions one after the other.
+        outcomes: accuracy (0 or 1), probability (softmax; sigmoid of a single output) and logit of each example's
+            target, float64 [3, K, B, S]; the K curves are the orders' repetitions one after the other.
 
     All tensors lie on the CPU.
     """
@@ -48,7 +48,7 @@ class PerturbationCurves:
 
     @property
     def probability(self) -> Tensor:
-        """Mean softmax probability of the target [O, S]."""
+        """Mean probability of the target [O, S]."""
         return self._mean("probability")
 
     @property

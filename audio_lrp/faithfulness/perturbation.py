@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
+from warnings import warn
 
 import torch
 from torch import Tensor, nn
@@ -42,10 +43,12 @@ def perturbation_curves(
     are no candidates (padding) are never removed, whatever the order; at fraction 1 all orders meet.
 
     Args:
-        predict: maps input [R, ...] to logits [R, C]. A module is put into eval mode, float32 and without autocast
-            for the time being, as in an attribution; with any other callable that is the caller's business.
+        predict: maps input [R, ...] to logits [R, C]; log-probabilities will do, probabilities are refused. A single
+            output [R, 1] has the sigmoid for its probability and is predicted where positive. A module is put into
+            eval mode, float32 and without autocast for the time being, as in an attribution; with any other callable
+            that is the caller's business.
         input: waveforms [B, channels, N] or spectrograms [B, channels, F, T].
-        target: class index of each example, integer [B].
+        target: class index of each example, integer [B]; 0 for a single output, as in an attribution.
         relevance: score of each input value, same shape as the input; with a transform, of its coefficients.
         orders: names out of `ORDERS`, or orders of your own.
         fractions: strictly increasing from 0 (the clean input) to at most 1.
@@ -66,7 +69,7 @@ def perturbation_curves(
         The curves of each example.
 
     Raises:
-        UserError: an argument of the wrong shape, type or range.
+        UserError: an argument of the wrong shape, type or range, or predictions that are no logits or not finite.
 
     Example:
         >>> network = nn.Sequential(nn.Flatten(), nn.Linear(8, 2))
@@ -149,11 +152,15 @@ def _follow(
         example = rows % len(target)
         curve, step = points[rows // len(target)].unbind(dim=1)
         logits = predict(perturbed(curve, step, example))
-        _check_logits(logits, len(rows))
+        _check_shape(logits, len(rows))
         if not parts:  # once, for a GPU is waited for to know it
             check_target(target, len(target), logits.shape[1])
+            _check_logits(logits)
         parts.append(_outcome(logits, target[example]))
-    found = torch.cat(parts, dim=1).reshape(3, len(points), len(target))
+    found = torch.cat(parts, dim=1)
+    if not found.isfinite().all():
+        raise UserError("predict returned NaN or infinity, which no score can be made of: has the network diverged?")
+    found = found.reshape(3, len(points), len(target))
     clean = found[:, None, :1].expand(-1, num_curves, -1, -1)
     rest = found[:, 1:].reshape(3, num_curves, num_steps - 1, len(target))
     return torch.cat([clean, rest], dim=2).transpose(2, 3).contiguous()
@@ -162,14 +169,29 @@ def _follow(
 def _outcome(logits: Tensor, target: Tensor) -> Tensor:
     """Whether the target is predicted (0 or 1), its probability and its logit, float64 [3, R]."""
     logits = logits.double()
-    correct = (logits.argmax(dim=1) == target).double()
     chosen = target.long()[:, None]
-    return torch.stack([correct, logits.softmax(dim=1).gather(1, chosen)[:, 0], logits.gather(1, chosen)[:, 0]])
+    logit = logits.gather(1, chosen)[:, 0]
+    if logits.shape[1] == 1:
+        return torch.stack([(logit > 0).double(), logit.sigmoid(), logit])
+    correct = (logits.argmax(dim=1) == target).double()
+    return torch.stack([correct, logits.softmax(dim=1).gather(1, chosen)[:, 0], logit])
 
 
-def _check_logits(logits: Tensor, count: int) -> None:
-    if logits.ndim != 2 or len(logits) != count:
-        raise UserError(f"predict returned shape {list(logits.shape)}: it must return logits [{count}, classes]")
+def _check_shape(logits: object, count: int) -> None:
+    if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != count:
+        found = f"shape {list(logits.shape)}" if isinstance(logits, Tensor) else type(logits).__name__
+        raise UserError(
+            f"predict returned {found}: it must return logits [{count}, classes], of a single output [{count}, 1]"
+        )
+
+
+def _check_logits(logits: Tensor) -> None:
+    """Refuse probabilities, whose softmax or sigmoid hardly changes; those of a sigmoid can only be suspected."""
+    between = bool(((logits >= 0) & (logits <= 1)).all())
+    if between and logits.shape[1] > 1 and bool(((logits.sum(dim=1) - 1).abs() < 0.01).all()):
+        raise UserError("predict returned probabilities, which sum to 1: return logits, what comes before the softmax")
+    if between and logits.any():
+        warn("predict returned values from 0 to 1 alone: if they are probabilities, return their logits", stacklevel=4)
 
 
 def _check_input(value: Tensor, target: Tensor) -> None:
