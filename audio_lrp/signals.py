@@ -96,7 +96,9 @@ def interruption(error: BaseException | None) -> Interruption | None:
     """
     found: KeyboardInterrupt | None = None
     notes: list[str] = []
-    while error is not None:
+    seen = set[BaseException | None]()  # an error may be the context of its own cause
+    while error is not None and error not in seen:
+        seen.add(error)
         notes += getattr(error, "__notes__", [])
         if found is None and isinstance(error, KeyboardInterrupt):
             found = error

@@ -208,3 +208,9 @@ def test_what_fails_because_of_a_signal_is_told_as_the_signal() -> None:
     assert interruption(failing(terminated)) == ("ended by SIGTERM", 143, [])
     assert interruption(failing(lambda: 1 / 0)) is None
     assert interruption(SystemExit(1)) is None
+
+
+def test_an_error_that_is_the_context_of_its_own_cause_is_none() -> None:
+    error, cause = ValueError(), TypeError()
+    error.__cause__, cause.__context__ = cause, error
+    assert interruption(error) is None
