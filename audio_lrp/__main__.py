@@ -17,6 +17,8 @@ def main() -> None:
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     # Commands write files and open no window: a notebook's or desktop's backend may be missing here.
     os.environ["MPLBACKEND"] = "agg"
+    # Figures look as they were meant: a user's own settings may ask for LaTeX or fonts that are not here.
+    os.environ["MATPLOTLIBRC"] = os.devnull
     if "error" in os.environ.get("PYTHONWARNINGS", ""):
         _forgive_warnings()
     if isinstance(sys.stdout, TextIOWrapper) and sys.stdout.encoding.lower() != "utf-8":

@@ -14,7 +14,6 @@ import pytest
 import soundfile
 import yaml
 from command_line import exit_code
-from matplotlib import rc_context
 from matplotlib.image import imread
 from numpy.typing import NDArray
 
@@ -376,19 +375,17 @@ class TestCommand:
         assert exit_code("fit", "--config=audionet_digit", f"--data.root={os.fsdecode(b'jos' + bytes([0xE9]))}") == 1
         assert r"the name '--data.root=jos\xe9' is not in UTF-8" in capsys.readouterr().err
 
-    def test_a_notebooks_backend_that_is_missing_here(self, root: Path, tmp_path: Path) -> None:
-        command = [sys.executable, "-m", "audio_lrp", "data", "check", str(root), f"--output={tmp_path / 'report'}"]
-        environment = os.environ | {"MPLBACKEND": "module://matplotlib_inline.backend_inline"}
-        ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-        assert ended.returncode == 0, ended.stderr
-        assert (tmp_path / "report" / "corpus.png").is_file()
-
-    def test_a_users_matplotlibrc(self, root: Path, tmp_path: Path) -> None:
+    def test_a_users_settings_of_matplotlib(self, root: Path, tmp_path: Path) -> None:
+        """A notebook's backend that is missing here, LaTeX that may be, and another look."""
+        (tmp_path / "own").write_text("text.usetex: True\nfont.size: 30\naxes.facecolor: red\n")
+        theirs = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "MATPLOTLIBRC": str(tmp_path / "own")}
         pictures = []
-        for settings in ({}, {"text.usetex": True, "font.size": 30.0, "axes.facecolor": "red"}):
-            with rc_context(settings):  # as if matplotlib had found them in a file
-                assert exit_code("data", "check", str(root), f"--output={tmp_path}") == 0
-            pictures.append((tmp_path / "corpus.png").read_bytes())
+        for settings in ({}, theirs):
+            output = tmp_path / f"report-{len(settings)}"
+            command = [sys.executable, "-m", "audio_lrp", "data", "check", str(root), f"--output={output}"]
+            ended = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=False)
+            assert ended.returncode == 0, ended.stderr
+            pictures.append((output / "corpus.png").read_bytes())
         assert pictures[0] == pictures[1]
 
     def test_the_users_own_folder(

@@ -2,7 +2,6 @@
 
 import importlib
 from collections.abc import Sequence
-from contextlib import suppress
 from typing import Final, NamedTuple
 
 from audio_lrp.errors import UsageError
@@ -59,7 +58,6 @@ def run_command(name: str, args: Sequence[str]) -> None:
     if name not in COMMANDS:
         hint = did_you_mean(name, (*COMMANDS, "--help", "--version")) or f"choose from {', '.join(COMMANDS)}"
         raise UsageError(f"unknown command {name!r}: {hint}")
-    _forget_matplotlibrc()
     module = COMMANDS[name].module
     if module == LIGHTNING:  # one parser over four commands, which needs their names
         forget_what_is_no_number()
@@ -67,14 +65,6 @@ def run_command(name: str, args: Sequence[str]) -> None:
     else:  # its trainings, if any, are of one process each
         stand_alone()
         importlib.import_module(module).main(args)
-
-
-def _forget_matplotlibrc() -> None:
-    """Let figures look as they were meant: a user's own settings may ask for LaTeX or fonts that are not here."""
-    with suppress(ImportError):  # doctor tells what is missing
-        import matplotlib
-
-        matplotlib.rcdefaults()
 
 
 def overview() -> str:
