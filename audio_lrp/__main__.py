@@ -6,8 +6,8 @@ import sys
 import warnings
 from io import TextIOWrapper
 
-from audio_lrp.allocator import keep_freed_memory
-from audio_lrp.cli import main as run_command_line
+from audio_lrp.commands import main as run_command_line
+from audio_lrp.utils.allocator import keep_freed_memory
 
 
 def main() -> None:

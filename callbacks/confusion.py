@@ -13,8 +13,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix
 from audio_lrp.callbacks.isolation import OnError, check_on_error, surviving
 from audio_lrp.callbacks.publishing import write_image, write_rows
 from audio_lrp.errors import UserError
-from audio_lrp.figures import confusion_matrix, pixels
 from audio_lrp.tracking import run_folder
+from audio_lrp.visualization.figures import confusion_matrix, pixels
 
 KEY = "test/confusion_matrix"
 

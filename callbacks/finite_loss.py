@@ -6,7 +6,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
-from audio_lrp.data.batch import Batch
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.errors import UserError
 from audio_lrp.tracking import best_checkpoint
 

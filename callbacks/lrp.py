@@ -15,11 +15,11 @@ from zennit.core import Composite
 
 from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import composite_by_name
-from audio_lrp.attribution.timefrequency import STFT, spectrogram_plane
 from audio_lrp.callbacks.isolation import OnError, check_on_error, isolated_random_state, surviving
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.callbacks.publishing import Results, publish, save_relevance
-from audio_lrp.data.batch import Batch
+from audio_lrp.constants import DEFAULT_COMPOSITE
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.data.representation import Representation, Spectrogram, Waveform
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.baselines import Baseline
@@ -28,9 +28,9 @@ from audio_lrp.faithfulness.localization import relevance_mass_accuracy, utteran
 from audio_lrp.faithfulness.orders import ORDERS, Order, orders_by_name
 from audio_lrp.faithfulness.perturbation import perturbation_curves
 from audio_lrp.faithfulness.units import Units
-from audio_lrp.names import DEFAULT_COMPOSITE
+from audio_lrp.timefrequency.stft import STFT, spectrogram_plane
 from audio_lrp.tracking import run_folder
-from audio_lrp.views import coefficient_relevance, time_frequency_relevance
+from audio_lrp.visualization.views import coefficient_relevance, time_frequency_relevance
 
 LOGGED_FRACTIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 """Fewer than for a published curve: with 20 examples an explanation costs less than 3 % of an epoch of AudioMNIST."""
@@ -97,7 +97,7 @@ class LRPCallback(Callback):
         unit: what the curves remove at once: samples in a row of a waveform, the side of a square in a spectrogram, or
             any `Units` (in a configuration by class path, e.g. ``audio_lrp.faithfulness.Bands``).
         transform: removes bins, frames or bands of a waveform in this STFT's plane and transforms what is left back; in
-            a configuration ``audio_lrp.attribution.HannSTFT``. Units are those of spectrograms then.
+            a configuration ``audio_lrp.timefrequency.HannSTFT``. Units are those of spectrograms then.
         baseline: what takes its place; None: silence.
         orders: in which orders, names out of `ORDERS` or orders of your own. ``lrp/srg`` needs ``morf`` and ``lerf``.
         fractions: fractions of the input at which the curves are evaluated, rising from 0.

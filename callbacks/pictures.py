@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from audio_lrp.attribution.attribute import Explanation
-from audio_lrp.attribution.audible import audible_explanations
-from audio_lrp.data.batch import Batch
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.data.representation import SAMPLE_RATE
-from audio_lrp.figures import pixels, waveform_relevance
-from audio_lrp.views import time_frequency_picture
+from audio_lrp.timefrequency.audible import audible_explanations
+from audio_lrp.visualization.figures import pixels, waveform_relevance
+from audio_lrp.visualization.views import time_frequency_picture
 
 _FULL_SCALE = 32768
 

@@ -14,16 +14,16 @@ from matplotlib.image import imsave
 from numpy.typing import NDArray
 
 from audio_lrp.attribution.attribute import Explanation
-from audio_lrp.attribution.audible import write_wav
 from audio_lrp.attribution.conservation import Conservation
 from audio_lrp.callbacks.pictures import ExampleViews
-from audio_lrp.data.batch import Batch
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.faithfulness.curves import PerturbationCurves
 from audio_lrp.faithfulness.scores import aopc, srg
-from audio_lrp.figures import perturbation_chart, pixels
+from audio_lrp.timefrequency.audible import write_wav
 from audio_lrp.tracking import run_folder
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
+from audio_lrp.visualization.figures import perturbation_chart, pixels
 
 
 @dataclass(frozen=True)

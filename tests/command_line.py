@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from audio_lrp.cli import main
+from audio_lrp.commands import main
 
 
 class TinyNetwork(nn.Sequential):

@@ -6,7 +6,7 @@ from typing import ClassVar
 import numpy as np
 import soundfile
 
-from audio_lrp.data.corpus import Corpus, Recording
+from audio_lrp.data.corpora.corpus import Corpus, Recording
 from audio_lrp.data.folds import Gender
 
 GENDERS: tuple[Gender, Gender] = ("male", "female")

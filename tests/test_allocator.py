@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only 
 FAULTS = """
 import resource
 import numpy
-from audio_lrp.allocator import keep_freed_memory, keeps_freed_memory
+from audio_lrp.utils.allocator import keep_freed_memory, keeps_freed_memory
 
 assert not keeps_freed_memory()
 if {keep}:

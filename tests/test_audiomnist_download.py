@@ -17,8 +17,14 @@ from command_line import exit_code
 from http_server import Served, serving
 
 from audio_lrp.data import AudioMNISTDataModule, audiomnist, audiomnist_download
-from audio_lrp.data.audiomnist import AudioMNIST
-from audio_lrp.data.audiomnist_download import AUDIOMNIST, Release, WrongArchiveError, download_audiomnist, install
+from audio_lrp.data.corpora.audiomnist import AudioMNIST
+from audio_lrp.data.corpora.audiomnist_download import (
+    AUDIOMNIST,
+    Release,
+    WrongArchiveError,
+    download_audiomnist,
+    install,
+)
 from audio_lrp.errors import UserError
 
 SMALL = Release("https://example.org/archive/0123.zip", speakers=3, females=1, repetitions=2, sample_rate=48_000)
@@ -311,7 +317,7 @@ class TestWhoCallsIt:
 
         monkeypatch.setattr(audiomnist_download, "AUDIOMNIST", SMALL)
         monkeypatch.setattr(audiomnist, "download_audiomnist", fetch_small)
-        monkeypatch.setattr("audio_lrp.data.audiomnist_download.download_audiomnist", fetch_small)
+        monkeypatch.setattr("audio_lrp.data.corpora.audiomnist_download.download_audiomnist", fetch_small)
 
     def test_the_command(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         with serving(Served(zipped(contents()))) as url:

@@ -23,16 +23,16 @@ import torch
 from numpy.typing import NDArray
 
 from audio_lrp.data import cache
-from audio_lrp.data.audiomnist import AudioMNIST
-from audio_lrp.data.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
-from audio_lrp.data.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
-from audio_lrp.data.fingerprint import hash_files, stat_signature
-from audio_lrp.data.formats import _SUFFIXES as OF_FORMAT
-from audio_lrp.data.formats import SUFFIXES
-from audio_lrp.data.fsdd import FSDD
-from audio_lrp.data.parallel import BATCH, BATCHES_IN_MEMORY
+from audio_lrp.data.corpora.audiomnist import AudioMNIST
+from audio_lrp.data.corpora.formats import _SUFFIXES as OF_FORMAT
+from audio_lrp.data.corpora.formats import SUFFIXES
+from audio_lrp.data.corpora.fsdd import FSDD
+from audio_lrp.data.packing.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
+from audio_lrp.data.packing.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
+from audio_lrp.data.packing.fingerprint import hash_files, stat_signature
 from audio_lrp.data.representation import Spectrogram, Waveform
 from audio_lrp.errors import UserError
+from audio_lrp.utils.parallel import BATCH, BATCHES_IN_MEMORY
 
 Samples = NDArray[np.floating[Any]]
 
@@ -367,7 +367,7 @@ class TestUnusableRecordings:
             decode(root / "x.RAW")
 
     def test_a_recorder_left_on_is_refused(self, root: Path, bad: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("audio_lrp.data.decode.MOST_SAMPLES", 2**17)
+        monkeypatch.setattr("audio_lrp.data.packing.decode.MOST_SAMPLES", 2**17)
         write(bad, noise(2**17 - 1))
         assert len(decode(bad)) == 2**17 - 1
         write(bad, noise(2**17))
@@ -667,7 +667,7 @@ def context() -> multiprocessing.context.BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         pytest.skip("this system cannot fork")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["audio_lrp.data.cache"])  # imports once for all processes
+    context.set_forkserver_preload(["audio_lrp.data.packing.cache"])  # imports once for all processes
     return context
 
 
@@ -719,8 +719,8 @@ def test_packing_is_the_same_in_several_processes(root: Path, monkeypatch: pytes
     for number in (0, BATCH, 2 * BATCH):  # one of them in each batch
         write(paths[number], noise(30_000, seed=number), 48_000)
     alone = PackedClips.open("Test", root, paths, tmp_path / "alone")
-    monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 1)
-    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
+    monkeypatch.setattr("audio_lrp.utils.parallel.WORTH_PROCESSES", 1)
+    monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: 2)
     shared = PackedClips.open("Test", root, paths, tmp_path / "shared")
     for file in (SAMPLES, INDEX, NAMES):
         assert (shared.folder / file).read_bytes() == (alone.folder / file).read_bytes()

@@ -15,8 +15,8 @@ import yaml
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
 from test_study import BUDGET, in_this_process, tones_as_audiomnist
 
+from audio_lrp.checkpoints import load_network
 from audio_lrp.data import AudioMNISTDataModule
-from audio_lrp.saved_network import load_network
 from audio_lrp.study import checkpoint as checkpoint_study
 from audio_lrp.study import subject, training
 

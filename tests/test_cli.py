@@ -21,9 +21,9 @@ from fake_corpus import ToneCorpus
 from lightning.pytorch import Trainer
 
 from audio_lrp import __version__
-from audio_lrp.cli.commands import COMMANDS, LIGHTNING
-from audio_lrp.cli.noise import leave_out_noise
+from audio_lrp.commands.table import COMMANDS, LIGHTNING
 from audio_lrp.models import Classifier
+from audio_lrp.training.noise import leave_out_noise
 
 PARSE = ["fit", "--model=Classifier", "--model.network=AudioNet", "--data=AudioMNISTDataModule", "--data.root=corpus"]
 
@@ -132,7 +132,7 @@ def test_help_of_a_command_begins_with_what_is_wanted_first(capsys: pytest.Captu
 
 @pytest.mark.parametrize("command", [name for name, command in COMMANDS.items() if command.module != LIGHTNING])
 def test_help_of_a_command_of_our_own_needs_no_torch(command: str) -> None:
-    code = "import sys, audio_lrp.cli as cli, contextlib\nwith contextlib.suppress(SystemExit): cli.main()\n"
+    code = "import sys, audio_lrp.commands as cli, contextlib\nwith contextlib.suppress(SystemExit): cli.main()\n"
     code += "print({'torch', 'lightning', 'matplotlib', 'numpy'} & set(sys.modules))"
     words = [sys.executable, "-c", code, command, "--help"]
     lines = subprocess.run(words, check=True, capture_output=True, text=True).stdout.splitlines()
@@ -371,7 +371,7 @@ class TestMessages:
     def test_what_the_system_refuses(
         self, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, error: Exception, said: str
     ) -> None:
-        monkeypatch.setattr("audio_lrp.cli.entry.run_command", Mock(side_effect=error))
+        monkeypatch.setattr("audio_lrp.commands.entry.run_command", Mock(side_effect=error))
         assert exit_code("fit") == 1
         assert capsys.readouterr().err.startswith(f"audio-lrp: error: {said}")
 
@@ -609,7 +609,7 @@ class TestCommands:
         message = refusal(capsys, "test", "--ckpt_path", checkpoint, code=1)
         assert "which is neither of audio-lrp nor of an installed plugin" in message
         packages = {"command_line", "fake_corpus"}
-        monkeypatch.setattr("audio_lrp.cli.from_checkpoint.plugin_packages", lambda: packages)
+        monkeypatch.setattr("audio_lrp.training.from_checkpoint.plugin_packages", lambda: packages)
         assert exit_code("test", "--ckpt_path", checkpoint, "--run.root=second") == 0
         assert report(capsys)["test accuracy"] == tested
         assert exit_code("validate", f"--ckpt_path={checkpoint}", "--data.batch_size=7", "--run.root=third") == 0

@@ -10,10 +10,10 @@ import yaml
 from command_line import exit_code, only_folder, tiny_run
 from lightning.pytorch.loggers import WandbLogger
 
-from audio_lrp.cli.config_files import find_config, shipped_configs
-from audio_lrp.cli.lightning_cli import AudioLRPCLI
-from audio_lrp.data.synthetic import SyntheticDigits
+from audio_lrp.data.corpora.synthetic import SyntheticDigits
 from audio_lrp.errors import UsageError
+from audio_lrp.training.config_files import find_config, shipped_configs
+from audio_lrp.training.lightning_cli import AudioLRPCLI
 
 CONFIGS = shipped_configs()
 EXPERIMENTS = [name for name in CONFIGS if "/" not in name]

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import soundfile
 
-from audio_lrp.data.audiomnist import AudioMNIST
-from audio_lrp.data.corpus import Recording
-from audio_lrp.data.formats import SUFFIXES
-from audio_lrp.data.fsdd import FSDD
-from audio_lrp.data.layout import corpus_class
-from audio_lrp.data.listing import ELSEWHERE, FORMAT, HIDDEN, NAMELESS, NO_FILE, TWIN, Listing
+from audio_lrp.data.corpora.audiomnist import AudioMNIST
+from audio_lrp.data.corpora.corpus import Recording
+from audio_lrp.data.corpora.formats import SUFFIXES
+from audio_lrp.data.corpora.fsdd import FSDD
+from audio_lrp.data.corpora.layout import corpus_class
+from audio_lrp.data.corpora.listing import ELSEWHERE, FORMAT, HIDDEN, NAMELESS, NO_FILE, TWIN, Listing
 from audio_lrp.errors import UserError
 
 FEMALE = {"12", "26", "28", "36", "43", "47", "52", "56", "57", "58", "59", "60"}

@@ -22,11 +22,11 @@ from audio_lrp.data.augmentation import (
     RandomEqualizer,
     SpeedPerturbation,
 )
-from audio_lrp.data.batch import Batch
-from audio_lrp.data.corpus import Recording
+from audio_lrp.data.corpora.corpus import Recording
 from audio_lrp.data.datamodule import CorpusDataModule
 from audio_lrp.data.folds import Fold, rotate_groups
-from audio_lrp.data.shares import UnrepeatedBatches
+from audio_lrp.data.loading.batch import Batch
+from audio_lrp.data.loading.shares import UnrepeatedBatches
 from audio_lrp.errors import UserError, lost_worker
 
 

@@ -10,7 +10,6 @@ from pretend_device import Elsewhere, pretended, waits
 from torch import Tensor, nn
 
 from audio_lrp.attribution import PRESETS, HannSTFT, attribute
-from audio_lrp.attribution.audible import audible_relevance
 from audio_lrp.attribution.guard import guarded
 from audio_lrp.data import Batch, CorpusDataModule
 from audio_lrp.data.augmentation import (
@@ -37,7 +36,8 @@ from audio_lrp.faithfulness import (
 from audio_lrp.faithfulness.band_relevance import band_relevance
 from audio_lrp.faithfulness.manipulations import scale_frequency
 from audio_lrp.models import Classifier
-from audio_lrp.views import coefficient_relevance, time_frequency_relevance
+from audio_lrp.timefrequency.audible import audible_relevance
+from audio_lrp.visualization.views import coefficient_relevance, time_frequency_relevance
 
 AUGMENTATIONS = [SpeedPerturbation(), RandomEqualizer(), PolarityInversion(), AdditiveNoise()]
 

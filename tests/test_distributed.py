@@ -21,15 +21,15 @@ from lightning.pytorch.utilities import rank_zero_only
 from torch import nn
 
 from audio_lrp.callbacks import ConfusionMatrixCallback, LRPCallback
-from audio_lrp.cli.processes import take_place
-from audio_lrp.data.batch import Batch
-from audio_lrp.data.corpus import Recording
+from audio_lrp.data.corpora.corpus import Recording
 from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import LRP, Faithfulness, MatchedNoise, MaxSensitivity, RelevanceMassAccuracy, Sparseness
-from audio_lrp.launcher import _ALONE_IN_SLURM, forget_what_is_no_number
 from audio_lrp.models import Classifier
 from audio_lrp.tracking.run import Run
+from audio_lrp.training.processes import take_place
+from audio_lrp.utils.launcher import _ALONE_IN_SLURM, forget_what_is_no_number
 
 TESTS = Path(__file__).parent
 BATCH = 8

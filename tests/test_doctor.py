@@ -17,8 +17,7 @@ from command_line import exit_code
 from http_server import Served, serving
 
 from audio_lrp import doctor
-from audio_lrp.cli.commands import COMMANDS
-from audio_lrp.doctor import (
+from audio_lrp.commands.doctor import (
     Finding,
     caches,
     corpora,
@@ -29,6 +28,7 @@ from audio_lrp.doctor import (
     threads,
     wandb_state,
 )
+from audio_lrp.commands.table import COMMANDS
 
 
 class Usage(NamedTuple):
@@ -143,7 +143,7 @@ class TestDoctor:
     def test_a_precision_that_the_cpu_emulates(
         self, monkeypatch: pytest.MonkeyPatch, has: bool | None, state: str
     ) -> None:
-        monkeypatch.setattr("audio_lrp.cli.efficiency.has_bfloat16", lambda: has)
+        monkeypatch.setattr("audio_lrp.training.efficiency.has_bfloat16", lambda: has)
         (finding,) = (finding for finding in devices() if finding.subject == "CPU")
         assert finding.state == state
         assert (
@@ -167,7 +167,7 @@ class TestDoctor:
         assert small.state == "note"
         assert small.detail.startswith("67 of 67 MB are free in /dev/shm, too little for workers: in a container --shm")
         assert small.detail.endswith("--data.num_workers 0")
-        monkeypatch.setattr("audio_lrp.data.workers.SHARED_MEMORY", tmp_path / "none")
+        monkeypatch.setattr("audio_lrp.data.loading.workers.SHARED_MEMORY", tmp_path / "none")
         (missing,) = shared_memory()
         assert missing.state == "note"
         assert "none is missing or cannot be written" in missing.detail

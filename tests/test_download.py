@@ -14,7 +14,7 @@ import requests
 from http_server import Served, serving
 
 from audio_lrp.data import download as module
-from audio_lrp.data.download import ATTEMPTS, CUT_OFF, CutOffError, Part, download
+from audio_lrp.data.corpora.download import ATTEMPTS, CUT_OFF, CutOffError, Part, download
 from audio_lrp.errors import UserError
 
 CONTENT = np.random.default_rng(0).bytes(300_000)

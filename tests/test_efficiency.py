@@ -8,10 +8,10 @@ import pytest
 import torch
 from command_line import TinyNetwork, exit_code, tiny_run
 
-from audio_lrp.cli import efficiency
-from audio_lrp.cli.efficiency import EfficiencyCallback, efficiency_line
 from audio_lrp.models import AudioNet, Classifier
 from audio_lrp.models.classifier import CompileMode
+from audio_lrp.training import efficiency
+from audio_lrp.training.efficiency import EfficiencyCallback, efficiency_line
 
 
 def line(

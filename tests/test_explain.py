@@ -18,17 +18,17 @@ from fake_corpus import ToneCorpus
 from torch import nn
 
 import audio_lrp
-from audio_lrp.attribution.audible import write_wav
 from audio_lrp.attribution.composites import PRESETS
+from audio_lrp.checkpoints import DESCRIPTION, load_network
+from audio_lrp.commands.explain import main
+from audio_lrp.data.corpora.listing import CLOSED, HIDDEN
 from audio_lrp.data.datamodule import CorpusDataModule
-from audio_lrp.data.listing import CLOSED, HIDDEN
 from audio_lrp.data.representation import Spectrogram, Waveform
 from audio_lrp.errors import UsageError, UserError
-from audio_lrp.explain import explain
-from audio_lrp.explain_command import main
-from audio_lrp.explain_inputs import find_audio_files, windows
+from audio_lrp.explain.inputs import find_audio_files, windows
+from audio_lrp.explain.recordings import explain
 from audio_lrp.models import AudioNet, Classifier
-from audio_lrp.saved_network import DESCRIPTION, load_network
+from audio_lrp.timefrequency.audible import write_wav
 
 PRESETS_OF_ALL_KINDS = [
     *PRESETS,
@@ -59,7 +59,7 @@ class SpectrogramNetwork(nn.Sequential):
 @pytest.fixture(autouse=True)
 def networks_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the networks of this file count as an installed plugin's."""
-    monkeypatch.setattr("audio_lrp.saved_network.plugin_packages", lambda: {__name__})
+    monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", lambda: {__name__})
 
 
 def tone(path: Path, seconds: float, rate: int = 8000, channels: int = 1, frequency: float = 440.0) -> Path:
@@ -371,7 +371,7 @@ def test_a_recording_that_fails_does_not_end_the_others(tmp_path, waveform_check
             raise UserError("too loud")
         write_wav(path, sound, rate)
 
-    monkeypatch.setattr("audio_lrp.explain.write_wav", write)
+    monkeypatch.setattr("audio_lrp.explain.recordings.write_wav", write)
     for name in "abc":
         tone(tmp_path / "in" / f"{name}.wav", 0.5)
     with pytest.raises(UserError, match=r"^1 of 3 recordings could not be explained"):
@@ -521,7 +521,7 @@ def test_checkpoints_that_would_run_code_are_refused(tmp_path) -> None:
 
 
 def test_load_names_the_way_out_for_networks_of_others(tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("audio_lrp.saved_network.plugin_packages", set)
+    monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", set)
     path = checkpoint(tmp_path / "other.ckpt", WaveformNetwork(2), "waveform", 2)
     with pytest.raises(UserError, match=f"if you trust it, say so with --plugin {__name__}"):
         audio_lrp.load(path)

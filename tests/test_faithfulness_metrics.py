@@ -11,7 +11,6 @@ from torch import nn
 from torch.multiprocessing import spawn
 from torchmetrics import MetricCollection
 
-from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
     Amplitude,
@@ -33,6 +32,7 @@ from audio_lrp.faithfulness import (
     relevance_rank_accuracy,
     sparseness,
 )
+from audio_lrp.timefrequency.stft import STFT
 
 matplotlib.use("Agg")
 

@@ -7,7 +7,13 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
 
-from audio_lrp.figures import confusion_matrix, perturbation_chart, pixels, spectrogram_relevance, waveform_relevance
+from audio_lrp.visualization.figures import (
+    confusion_matrix,
+    perturbation_chart,
+    pixels,
+    spectrogram_relevance,
+    waveform_relevance,
+)
 
 TITLE = "true 3, predicted 8 | relevance for 3 | epsilon"
 FREQUENCIES = np.arange(227) * 8000 / 455

@@ -12,7 +12,7 @@ from command_line import TinyNetwork, exit_code, only_checkpoint, only_folder, t
 from fake_corpus import ToneCorpus
 
 from audio_lrp.callbacks import FiniteLossCallback
-from audio_lrp.data.cache import PackedClips
+from audio_lrp.data.packing.cache import PackedClips
 from audio_lrp.errors import UserError
 
 

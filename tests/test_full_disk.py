@@ -27,18 +27,18 @@ from fake_corpus import ToneCorpus
 from matplotlib.image import imread
 from test_study import BUDGET, tones_as_audiomnist
 
-from audio_lrp.attribution.audible import write_wav
 from audio_lrp.callbacks.publishing import write_image, write_rows
-from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.corpus_check import check
-from audio_lrp.data.audiomnist_download import download_audiomnist, install
-from audio_lrp.data.cache import PackedClips
-from audio_lrp.data.synthetic import SyntheticDigits
+from audio_lrp.checkpoints import read_checkpoint
+from audio_lrp.data.corpora.audiomnist_download import download_audiomnist, install
+from audio_lrp.data.corpora.synthetic import SyntheticDigits
+from audio_lrp.data.inspection.check import check
+from audio_lrp.data.packing.cache import PackedClips
 from audio_lrp.errors import UserError
-from audio_lrp.explain import explain
+from audio_lrp.explain.recordings import explain
 from audio_lrp.report.document import report
 from audio_lrp.study import claims, work
 from audio_lrp.study.rows import write_table
+from audio_lrp.timefrequency.audible import write_wav
 from audio_lrp.tracking import WholeCheckpointIO
 
 PAGE = 4096
@@ -95,7 +95,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("WANDB_", "AUDIO_LRP_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("audio_lrp.saved_network.plugin_packages", lambda: {"test_explain"})
+    monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", lambda: {"test_explain"})
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 

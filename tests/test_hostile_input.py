@@ -14,14 +14,14 @@ from command_line import TinyNetwork, exit_code, tiny_run
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from audio_lrp.cli.config_files import shipped_configs
-from audio_lrp.data.audiomnist_metadata import read_genders
-from audio_lrp.data.decode import UnusableRecordingError, decode
-from audio_lrp.data.exclusions import SHIPPED, read_exclusions
+from audio_lrp.checkpoints import SavedNetwork, load_network
+from audio_lrp.data.corpora.audiomnist_metadata import read_genders
+from audio_lrp.data.corpora.exclusions import SHIPPED, read_exclusions
+from audio_lrp.data.packing.decode import UnusableRecordingError, decode
 from audio_lrp.errors import UserError
-from audio_lrp.saved_network import SavedNetwork, load_network
-from audio_lrp.search.sweep_file import make_sweep, read_sweep
 from audio_lrp.study.budget import find_budget, load_budget
+from audio_lrp.sweeps.sweep_file import make_sweep, read_sweep
+from audio_lrp.training.config_files import shipped_configs
 
 MEMORY = 2 * 2**30
 """Bytes that reading any of these files, a few thousand bytes long, may take at most."""

@@ -18,11 +18,11 @@ from matplotlib.image import imread
 from numpy.typing import NDArray
 
 from audio_lrp.data import FSDD, AudioMNIST, AudioMNISTDataModule, FSDDDataModule
-from audio_lrp.data.audiomnist_metadata import metadata_faults
-from audio_lrp.data.cache import PackedClips
-from audio_lrp.data.decode import UnusableRecordingError, decode_all
-from audio_lrp.data.exclusions import read_exclusions, write_exclusions
-from audio_lrp.data.inspection import Fault, clipped_samples, find_faults, listen, listen_to_all, worth_excluding
+from audio_lrp.data.corpora.audiomnist_metadata import metadata_faults
+from audio_lrp.data.corpora.exclusions import read_exclusions, write_exclusions
+from audio_lrp.data.inspection.faults import Fault, clipped_samples, find_faults, listen, listen_to_all, worth_excluding
+from audio_lrp.data.packing.cache import PackedClips
+from audio_lrp.data.packing.decode import UnusableRecordingError, decode_all
 from audio_lrp.errors import UserError
 
 Samples = NDArray[np.floating[Any]]

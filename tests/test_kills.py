@@ -18,8 +18,8 @@ from fake_corpus import ToneCorpus
 from forking_server import ForkingServer
 from test_study import BUDGET, tones_as_audiomnist
 
-from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.data.cache import intact
+from audio_lrp.checkpoints import read_checkpoint
+from audio_lrp.data.packing.cache import intact
 
 pytestmark = pytest.mark.slow
 

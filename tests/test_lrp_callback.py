@@ -29,12 +29,10 @@ from zennit.composites import EpsilonPlus, EpsilonPlusFlat
 
 import audio_lrp.callbacks.lrp as lrp_module
 from audio_lrp.attribution.attribute import attribute
-from audio_lrp.attribution.audible import audible_explanations
-from audio_lrp.attribution.timefrequency import STABILIZER, STFT
 from audio_lrp.callbacks import LRPCallback
 from audio_lrp.callbacks.isolation import isolated_random_state
-from audio_lrp.data.batch import Batch
 from audio_lrp.data.datamodule import CorpusDataModule
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
     Bands,
@@ -48,7 +46,9 @@ from audio_lrp.faithfulness import (
     srg,
 )
 from audio_lrp.models import AlexNet, AudioNet, Classifier
-from audio_lrp.views import time_frequency_relevance
+from audio_lrp.timefrequency.audible import audible_explanations
+from audio_lrp.timefrequency.stft import STABILIZER, STFT
+from audio_lrp.visualization.views import time_frequency_relevance
 
 FRACTIONS = (0.0, 0.5, 1.0)
 SMALL: dict[str, Any] = {"num_pictures": 1, "num_examples": 4, "fractions": FRACTIONS}
@@ -523,7 +523,7 @@ def test_time_frequency_units_of_waveforms_can_be_written_in_yaml(make_data, run
       num_examples: 4
       fractions: [0, 0.5, 1]
       unit: {class_path: audio_lrp.faithfulness.Bands, init_args: {bins: 8}}
-      transform: {class_path: audio_lrp.attribution.HannSTFT, init_args: {window_length: 256, hop_length: 64}}
+      transform: {class_path: audio_lrp.timefrequency.HannSTFT, init_args: {window_length: 256, hop_length: 64}}
     """
     callback = from_yaml(text)
     trainer, module = train(make_data(), callback, max_epochs=1)

@@ -8,7 +8,6 @@ import torch
 from scipy import stats
 from torch import nn
 
-from audio_lrp.attribution.timefrequency import STFT, spectrogram_plane
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
     LRP,
@@ -25,6 +24,7 @@ from audio_lrp.faithfulness import (
     utterance_samples,
 )
 from audio_lrp.faithfulness.draws import drawn, example_generators
+from audio_lrp.timefrequency.stft import STFT, spectrogram_plane
 
 
 def maps(batch=6, shape=(1, 5, 9), seed=0):

@@ -10,10 +10,10 @@ import scipy.signal
 import torch
 from torch import nn
 
-from audio_lrp.cli.checkpoint import check_weights
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet
 from audio_lrp.models.initialization import Initialization
+from audio_lrp.training.checkpoint import check_weights
 
 
 def plain_audionet() -> nn.Module:

@@ -69,7 +69,7 @@ sys.meta_path = [finder for finder in sys.meta_path if 'editable' not in repr(fi
 sys.path.insert(0, {str(installed)!r})
 import audio_lrp
 assert audio_lrp.__file__.startswith({str(installed)!r})
-from audio_lrp.cli import main
+from audio_lrp.commands import main
 main(['fit', '--config=audionet_digit', '--config=trainer/cpu', '--data.root=x', '--print_config'])
 """
     result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=tmp_path)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from waiting import wait_until
 
-from audio_lrp.data.parallel import (
+from audio_lrp.utils.parallel import (
     BATCH,
     BATCHES_IN_MEMORY,
     WORTH_PROCESSES,
@@ -29,8 +29,8 @@ from audio_lrp.data.parallel import (
 @pytest.fixture(params=[map_in_threads, map_in_processes])
 def map_on_all_cores(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Both maps, the second of them really in two processes, however few the items and the cores."""
-    monkeypatch.setattr("audio_lrp.data.parallel.WORTH_PROCESSES", 1)
-    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
+    monkeypatch.setattr("audio_lrp.utils.parallel.WORTH_PROCESSES", 1)
+    monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: 2)
     return request.param
 
 
@@ -86,7 +86,7 @@ def test_cores_kept_from_this_process_do_not_count() -> None:
 
 
 def test_no_processes_where_they_cannot_be_coordinated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
+    monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: 2)
     assert _workers(WORTH_PROCESSES)["num_workers"] == 2
 
     def refuse() -> None:
@@ -97,7 +97,7 @@ def test_no_processes_where_they_cannot_be_coordinated(monkeypatch: pytest.Monke
 
 
 def test_as_many_threads_as_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: BATCHES_IN_MEMORY + 4)
+    monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: BATCHES_IN_MEMORY + 4)
     together = Barrier(BATCHES_IN_MEMORY + 4)  # nobody gets through unless all are there
 
     def meet(items: range) -> range:
@@ -114,23 +114,23 @@ class TestMapInProcesses:
 
     @pytest.mark.parametrize("cores", [3, BATCHES_IN_MEMORY + 4, 1000])
     def test_no_more_processes_than_batches(self, monkeypatch: pytest.MonkeyPatch, cores: int) -> None:
-        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: cores)
+        monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: cores)
         workers = _workers(WORTH_PROCESSES)
         assert workers["num_workers"] == min(cores, math.ceil(WORTH_PROCESSES / BATCH))
         assert workers["num_workers"] * workers["prefetch_factor"] < max(BATCHES_IN_MEMORY, cores + 1)
 
     def test_all_cores_work(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
+        monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: 2)
         working = self.processes(WORTH_PROCESSES)
         assert len(working) == 2
         assert os.getpid() not in working
 
     def test_few_items_are_not_worth_it(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 2)
+        monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: 2)
         assert self.processes(WORTH_PROCESSES - 1) == {os.getpid()}
 
     def test_nor_is_one_core(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr("audio_lrp.data.parallel.usable_cores", lambda: 1)
+        monkeypatch.setattr("audio_lrp.utils.parallel.usable_cores", lambda: 1)
         assert self.processes(WORTH_PROCESSES) == {os.getpid()}
 
     def test_processes_that_may_not_start_others_do_it_themselves(self) -> None:
@@ -161,7 +161,7 @@ def _process(items: Sequence[int]) -> list[int]:
 
 def _give_much(answers: Any) -> None:
     """Take a little of what two processes have to give, and say which they are."""
-    with mock.patch("audio_lrp.data.parallel.usable_cores", return_value=2):
+    with mock.patch("audio_lrp.utils.parallel.usable_cores", return_value=2):
         results = map_in_processes(lambda items: [(os.getpid(), bytes(100_000)) for _ in items], range(WORTH_PROCESSES))
         answers.put({next(results)[0] for _ in range(2 * BATCH)})
         time.sleep(60)
@@ -177,5 +177,5 @@ def _runs(process: int) -> bool:
 
 def _work_in_processes(answers: Any) -> None:
     """Say which processes work where there are two cores."""
-    with mock.patch("audio_lrp.data.parallel.usable_cores", return_value=2):
+    with mock.patch("audio_lrp.utils.parallel.usable_cores", return_value=2):
         answers.put(set(map_in_processes(_process, range(WORTH_PROCESSES))))

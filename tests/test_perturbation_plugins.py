@@ -6,7 +6,6 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import Tensor
 
-from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
     Bands,
@@ -25,6 +24,7 @@ from audio_lrp.faithfulness import (
     perturbation_curves,
 )
 from audio_lrp.faithfulness.draws import drawn, example_generators
+from audio_lrp.timefrequency.stft import STFT
 
 
 class Recorder:

@@ -14,7 +14,7 @@ import pytest
 import soundfile
 from command_line import exit_code, only_folder
 
-from audio_lrp.cli.commands import COMMANDS, LIGHTNING
+from audio_lrp.commands.table import COMMANDS, LIGHTNING
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
@@ -73,7 +73,7 @@ def test_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     if name not in COMMANDS or "--help" in rest:
         assert exit_code(name, *rest) == 0
     elif COMMANDS[name].module != LIGHTNING:
-        importlib.import_module(COMMANDS[name].module)._parser().parse_args(rest)
+        importlib.import_module(COMMANDS[name].module).parser().parse_args(rest)
     elif not {"TIME", "plugin"} & set(re.split(r"[/ ]", line)):  # those are parsed where they are run
         assert exit_code(name, *rest, "--print_config") == 0
 

@@ -20,9 +20,9 @@ import soundfile
 import torch
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
 
+from audio_lrp.commands.report import main
 from audio_lrp.errors import UsageError, UserError
-from audio_lrp.report.charts import Axis, Line, line_chart, stacked_bars
-from audio_lrp.report.command import main
+from audio_lrp.html.charts import Axis, Line, line_chart, stacked_bars
 from audio_lrp.report.document import report
 from audio_lrp.report.run_folder import read_run
 from audio_lrp.report.run_log import LoggedExplanation, RunLog, steps_per_epoch

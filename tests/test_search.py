@@ -12,12 +12,12 @@ from matplotlib.image import imread
 from optuna.trial import TrialState
 
 from audio_lrp.errors import UserError
-from audio_lrp.search.hyperband import HyperbandPruner, make_hyperband
-from audio_lrp.search.parameters import Parameter, make_parameter
-from audio_lrp.search.pictures import Line, comparison_chart
-from audio_lrp.search.report import _importances, write_report
-from audio_lrp.search.sweep_file import make_sweep, read_sweep
-from audio_lrp.search.worker import PARAMETERS
+from audio_lrp.sweeps.hyperband import HyperbandPruner, make_hyperband
+from audio_lrp.sweeps.parameters import Parameter, make_parameter
+from audio_lrp.sweeps.pictures import Line, comparison_chart
+from audio_lrp.sweeps.report import _importances, write_report
+from audio_lrp.sweeps.sweep_file import make_sweep, read_sweep
+from audio_lrp.sweeps.worker import PARAMETERS
 
 SWEEP: dict[str, Any] = {
     "method": "random",

@@ -19,14 +19,14 @@ from fake_corpus import ToneCorpus
 from matplotlib.image import imread
 from waiting import wait_until
 
+from audio_lrp.commands.sweep import main
 from audio_lrp.errors import UsageError, UserError
-from audio_lrp.search import worker
-from audio_lrp.search.command import main
-from audio_lrp.search.options import printed_config
-from audio_lrp.search.report import write_report
-from audio_lrp.search.study import default_storage, latest, open_study, repeat
-from audio_lrp.search.sweep_file import make_sweep, read_sweep
-from audio_lrp.search.worker import Job, run_trials
+from audio_lrp.sweeps import worker
+from audio_lrp.sweeps.options import printed_config
+from audio_lrp.sweeps.report import write_report
+from audio_lrp.sweeps.study import default_storage, latest, open_study, repeat
+from audio_lrp.sweeps.sweep_file import make_sweep, read_sweep
+from audio_lrp.sweeps.worker import Job, run_trials
 
 LEVEL = "trainer.callbacks.init_args.level"
 
@@ -167,7 +167,7 @@ def test_workers_that_have_ended() -> None:
 def test_workers_share_the_cores_that_the_sweep_may_use() -> None:
     code = (
         "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import torch; "
-        "from audio_lrp.search.worker import _take_share_of_machine; _take_share_of_machine(1, 0); "
+        "from audio_lrp.sweeps.worker import _take_share_of_machine; _take_share_of_machine(1, 0); "
         "print(torch.get_num_threads())"
     )
     environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}

@@ -16,8 +16,8 @@ import pytest
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_lrp.errors import UserError
-from audio_lrp.search import worker
-from audio_lrp.search.study import (
+from audio_lrp.sweeps import worker
+from audio_lrp.sweeps.study import (
     default_storage,
     is_finished,
     latest,
@@ -29,8 +29,8 @@ from audio_lrp.search.study import (
     startable,
     unsigned,
 )
-from audio_lrp.search.sweep_file import Sweep, make_sweep
-from audio_lrp.search.worker import Job, run_trials, worker_name
+from audio_lrp.sweeps.sweep_file import Sweep, make_sweep
+from audio_lrp.sweeps.worker import Job, run_trials, worker_name
 
 CONTENT: dict[str, Any] = {
     "method": "grid",

@@ -12,9 +12,9 @@ import pytest
 from command_line import exit_code, only_folder, tiny_run
 from lightning.pytorch import Callback, Trainer
 
-from audio_lrp.checkpoint_file import read_checkpoint
-from audio_lrp.cli.lightning_cli import AudioLRPCLI
-from audio_lrp.signals import Terminated, end_if_terminated, interruption, orderly_end
+from audio_lrp.checkpoints import read_checkpoint
+from audio_lrp.training.lightning_cli import AudioLRPCLI
+from audio_lrp.utils.signals import Terminated, end_if_terminated, interruption, orderly_end
 
 CODES = {signal.SIGINT: 130, signal.SIGTERM: 143, signal.SIGHUP: 129, signal.SIGUSR1: 138}
 

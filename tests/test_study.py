@@ -26,8 +26,8 @@ from fake_corpus import ToneCorpus
 from torch import nn
 from waiting import wait_until
 
-from audio_lrp.names import BUDGETS
-from audio_lrp.saved_network import load_network
+from audio_lrp.checkpoints import load_network
+from audio_lrp.constants import BUDGETS
 from audio_lrp.study import plan, run, subject, training, work
 from audio_lrp.study.budget import SyntheticSize, find_budget, load_budget
 from audio_lrp.study.charts import figures, randomization_chart

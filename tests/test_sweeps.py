@@ -13,10 +13,10 @@ from command_line import exit_code
 from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
-from audio_lrp.cli.config_files import shipped_configs
-from audio_lrp.search.options import printed_config
-from audio_lrp.search.parameters import Parameter
-from audio_lrp.search.sweep_file import Sweep, make_sweep, read_sweep
+from audio_lrp.sweeps.options import printed_config
+from audio_lrp.sweeps.parameters import Parameter
+from audio_lrp.sweeps.sweep_file import Sweep, make_sweep, read_sweep
+from audio_lrp.training.config_files import shipped_configs
 
 FOLDER = Path(__file__).resolve().parents[1] / "sweeps"
 PATHS = sorted(FOLDER.glob("*.yaml"))

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from scipy.signal import stft
 
 from audio_lrp.data import synthetic
-from audio_lrp.data.corpus import Recording
-from audio_lrp.data.espeak import SAMPLE_RATE, Voice, initialize, installation, load_private_copy, version
-from audio_lrp.data.synthetic import (
+from audio_lrp.data.corpora.corpus import Recording
+from audio_lrp.data.corpora.espeak import SAMPLE_RATE, Voice, initialize, installation, load_private_copy, version
+from audio_lrp.data.corpora.synthetic import (
     ACCENTS,
     MAX_SPEAKERS,
     VARIANTS,
@@ -79,7 +79,7 @@ class TestDeterminism:
     def test_another_process_and_locale_give_the_same_bytes(self, tmp_path: Path) -> None:
         SyntheticDigits(tmp_path / "here", speakers=2, repetitions=2, seed=3).prepare()
         program = (
-            "import sys; from audio_lrp.data.synthetic import SyntheticDigits; "
+            "import sys; from audio_lrp.data.corpora.synthetic import SyntheticDigits; "
             "SyntheticDigits(sys.argv[1], speakers=2, repetitions=2, seed=3).prepare()"
         )
         environment = os.environ | {"LC_ALL": "C", "PYTHONHASHSEED": "7", "OMP_NUM_THREADS": "1"}

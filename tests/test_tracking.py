@@ -16,9 +16,9 @@ import yaml
 from command_line import exit_code, only_folder, tiny_run, wandb_config, wandb_records
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
-from audio_lrp.data.parallel import usable_cores
 from audio_lrp.errors import UserError
 from audio_lrp.tracking import Run, discard_empty_folders, make_wandb_logger, run_folder, wandb_session
+from audio_lrp.utils.parallel import usable_cores
 
 LOGGERS = "trainer: {logger: [CSVLogger, {class_path: CSVLogger, init_args: {name: b}}]}"
 WANDB = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]

@@ -7,9 +7,9 @@ import pytest
 import torch
 from fake_corpus import ToneCorpus
 
-from audio_lrp.data.batch import Batch
+from audio_lrp.data.corpora.synthetic import SyntheticDigits
 from audio_lrp.data.datamodule import CorpusDataModule
-from audio_lrp.data.synthetic import SyntheticDigits
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.errors import UserError
 
 

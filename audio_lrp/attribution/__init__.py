@@ -15,20 +15,17 @@ from audio_lrp.attribution.rules import (
     ZBox,
     ZPlus,
 )
-from audio_lrp.attribution.timefrequency import STFT, HannSTFT
-from audio_lrp.names import DEFAULT_COMPOSITE
+from audio_lrp.constants import DEFAULT_COMPOSITE
 
 __all__ = [
     "DEFAULT_COMPOSITE",
     "PRESETS",
-    "STFT",
     "AlphaBeta",
     "Conservation",
     "Epsilon",
     "Explanation",
     "Flat",
     "Gamma",
-    "HannSTFT",
     "LayerAccount",
     "MergeBatchNorm",
     "Pass",

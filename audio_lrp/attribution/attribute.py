@@ -17,8 +17,8 @@ from audio_lrp.attribution.coverage import Coverage, watched
 from audio_lrp.attribution.graph import Graph
 from audio_lrp.attribution.guard import guarded, precision
 from audio_lrp.attribution.seed import Seed, Target, check_request, start
+from audio_lrp.constants import DEFAULT_COMPOSITE
 from audio_lrp.errors import UserError
-from audio_lrp.names import DEFAULT_COMPOSITE
 
 TOLERATED_ERROR = 1e-4
 """Share of relevance that rounding in float32 may leave unaccounted for; more is warned of."""

@@ -1,6 +1,5 @@
 """Corpora on disk, their packed cache, speaker-disjoint folds, input representations and data modules."""
 
-from audio_lrp.data.audiomnist import AudioMNIST
 from audio_lrp.data.augmentation import (
     AdditiveNoise,
     Augmentation,
@@ -9,14 +8,15 @@ from audio_lrp.data.augmentation import (
     SpectrogramMasking,
     SpeedPerturbation,
 )
-from audio_lrp.data.batch import Batch
-from audio_lrp.data.cache import exclusively
-from audio_lrp.data.corpus import Corpus, Recording
+from audio_lrp.data.corpora.audiomnist import AudioMNIST
+from audio_lrp.data.corpora.corpus import Corpus, Recording
+from audio_lrp.data.corpora.fsdd import FSDD
+from audio_lrp.data.corpora.synthetic import SyntheticDigits
 from audio_lrp.data.corpus_datamodules import AudioMNISTDataModule, FSDDDataModule, SyntheticDigitsDataModule
 from audio_lrp.data.datamodule import CorpusDataModule
-from audio_lrp.data.fsdd import FSDD
+from audio_lrp.data.loading.batch import Batch
 from audio_lrp.data.representation import Spectrogram, Waveform
-from audio_lrp.data.synthetic import SyntheticDigits
+from audio_lrp.utils.files import exclusively
 
 __all__ = [
     "FSDD",

@@ -2,10 +2,10 @@
 
 from typing import Any
 
-from audio_lrp.data.audiomnist import AudioMNIST
+from audio_lrp.data.corpora.audiomnist import AudioMNIST
+from audio_lrp.data.corpora.fsdd import FSDD
+from audio_lrp.data.corpora.synthetic import SyntheticDigits
 from audio_lrp.data.datamodule import CorpusDataModule
-from audio_lrp.data.fsdd import FSDD
-from audio_lrp.data.synthetic import SyntheticDigits
 
 
 class AudioMNISTDataModule(CorpusDataModule):

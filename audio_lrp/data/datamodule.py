@@ -12,13 +12,17 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
 from torch.utils.data import DataLoader, DistributedSampler
 
+from audio_lrp.constants import TaskName
 from audio_lrp.data.augmentation import Augmentation
-from audio_lrp.data.batch import Batch
-from audio_lrp.data.cache import LongClipPolicy, PackedClips
-from audio_lrp.data.corpus import Corpus, Recording
-from audio_lrp.data.dataset import ClipDataset
-from audio_lrp.data.device_clips import DeviceClips
-from audio_lrp.data.joined import JoinedDataset
+from audio_lrp.data.corpora.corpus import Corpus, Recording
+from audio_lrp.data.loading.batch import Batch
+from audio_lrp.data.loading.dataset import ClipDataset
+from audio_lrp.data.loading.device_clips import DeviceClips
+from audio_lrp.data.loading.joined import JoinedDataset
+from audio_lrp.data.loading.shares import UnrepeatedBatches
+from audio_lrp.data.loading.training_loader import ResumableLoader, seed_batch
+from audio_lrp.data.loading.workers import WorkerLoader, answer_with_errors
+from audio_lrp.data.packing.cache import LongClipPolicy, PackedClips
 from audio_lrp.data.placement import (
     Placement,
     centered_offsets,
@@ -36,13 +40,9 @@ from audio_lrp.data.representation import (
     Waveform,
     refuse_rounding,
 )
-from audio_lrp.data.shares import UnrepeatedBatches
 from audio_lrp.data.splits import SplitName, SplitOption, all_recordings, require_labels, split_recordings
 from audio_lrp.data.tasks import TASKS
-from audio_lrp.data.training_loader import ResumableLoader, seed_batch
-from audio_lrp.data.workers import WorkerLoader, answer_with_errors
 from audio_lrp.errors import UserError
-from audio_lrp.names import TaskName
 
 _EVALUATION_EPOCH = -1
 """Stands for the epoch in placements that never change."""
@@ -52,10 +52,10 @@ class CorpusDataModule(L.LightningDataModule):
     """Batches of any corpus for one task and one fold.
 
     Several processes (DDP) share the clips: training repeats some in each epoch so that all get equally many,
-    validation and test see every clip once (see `audio_lrp.data.shares.UnrepeatedBatches`).
+    validation and test see every clip once (see `audio_lrp.data.loading.shares.UnrepeatedBatches`).
 
     Args:
-        corpus: the corpus; in a configuration the class path of any :class:`~audio_lrp.data.corpus.Corpus`.
+        corpus: the corpus; in a configuration the class path of any :class:`~audio_lrp.data.corpora.corpus.Corpus`.
         task: ``"digit"`` (10 classes) or ``"gender"`` (2 classes).
         fold: which fold, counted from 0.
         split: which recordings are validated, tested and predicted: those of the ``"fold"``, or ``"all"`` of the

@@ -6,8 +6,8 @@ import torch
 import xxhash
 from torch import Tensor
 
-from audio_lrp.data.corpus import Corpus
-from audio_lrp.data.dataset import ClipDataset
+from audio_lrp.data.corpora.corpus import Corpus
+from audio_lrp.data.loading.dataset import ClipDataset
 
 TRAINED_ON: Final = "trained_on"
 """Where a checkpoint's description keeps the identities of what its network was trained on."""

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from audio_lrp.data.corpus import Corpus, Recording
+from audio_lrp.data.corpora.corpus import Corpus, Recording
 from audio_lrp.data.folds import Fold, speaker_folds
 from audio_lrp.data.tasks import Task
 from audio_lrp.errors import UserError

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from audio_lrp.data.corpus import Recording
-from audio_lrp.names import TaskName
+from audio_lrp.constants import TaskName
+from audio_lrp.data.corpora.corpus import Recording
 
 GENDERS = ("male", "female")
 """Class names of the gender task in the order of the original labels: male 0, female 1."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from audio_lrp.attribution.bands import interval_weights, pooled
-from audio_lrp.attribution.timefrequency import STABILIZER, plane_relevance, spectrogram_plane
 from audio_lrp.errors import UserError
+from audio_lrp.timefrequency.bands import interval_weights, pooled
+from audio_lrp.timefrequency.stft import STABILIZER, plane_relevance, spectrogram_plane
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,11 +33,11 @@ def band_relevance(network_input: Tensor, relevance: Tensor, edges: Sequence[flo
     """Relevance of each clip by band of frequencies.
 
     The relevance of waveforms is computed in time and frequency first (Vielhaben et al., arXiv 2303.06365; see
-    `audio_lrp.attribution.timefrequency.plane_relevance`, with its stabilizer for maps).
+    `audio_lrp.timefrequency.stft.plane_relevance`, with its stabilizer for maps).
 
     Args:
         network_input: waveforms [B, 1, 8000], or spectrograms [B, 1, F, T] with rows as in
-            `audio_lrp.attribution.timefrequency.spectrogram_plane`.
+            `audio_lrp.timefrequency.stft.spectrogram_plane`.
         relevance: of each input value, same shape.
         edges: rising limits of the bands in Hz.
         sample_rate: samples per second.

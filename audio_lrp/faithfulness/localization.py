@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
+from audio_lrp.timefrequency.stft import STFT
 
 
 def utterance_samples(offset: Tensor, length: Tensor, num_samples: int) -> Tensor:

@@ -11,8 +11,8 @@ from zennit.core import Composite
 
 from audio_lrp.attribution.attribute import attribute
 from audio_lrp.attribution.guard import guarded, precision
+from audio_lrp.constants import DEFAULT_COMPOSITE
 from audio_lrp.errors import UserError
-from audio_lrp.names import DEFAULT_COMPOSITE
 
 
 class AttributionMethod(ABC):

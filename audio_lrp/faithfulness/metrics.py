@@ -8,7 +8,6 @@ from torch import Tensor, nn
 from torchmetrics import Metric
 from torchmetrics.utilities import dim_zero_cat
 
-from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.baselines import Baseline
 from audio_lrp.faithfulness.concentration import complexity, sparseness
@@ -20,6 +19,7 @@ from audio_lrp.faithfulness.perturbation import Predict, perturbation_curves
 from audio_lrp.faithfulness.scores import all_scores
 from audio_lrp.faithfulness.sensitivity import max_sensitivity
 from audio_lrp.faithfulness.units import Units
+from audio_lrp.timefrequency.stft import STFT
 
 
 class Faithfulness(Metric):

@@ -9,13 +9,13 @@ from torch import Tensor, nn
 
 from audio_lrp.attribution.guard import guarded, precision
 from audio_lrp.attribution.seed import check_target
-from audio_lrp.attribution.timefrequency import STFT
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.baselines import Baseline, Silence
 from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, PerturbationCurves, check_fractions
 from audio_lrp.faithfulness.draws import example_generators
 from audio_lrp.faithfulness.orders import Order, Removable, orders_by_name, positions
 from audio_lrp.faithfulness.units import Partition, Units
+from audio_lrp.timefrequency.stft import STFT
 
 Predict = Callable[[Tensor], Tensor]
 

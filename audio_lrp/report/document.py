@@ -4,14 +4,14 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from audio_lrp.constants import REPORT_FILENAME
 from audio_lrp.errors import UserError
-from audio_lrp.names import REPORT_FILENAME
-from audio_lrp.nearest import nearest_path
-from audio_lrp.report.rendering import html
+from audio_lrp.html.rendering import html
 from audio_lrp.report.run_folder import is_run, read_checkpoint_alone, read_run
 from audio_lrp.report.run_page import run_page
 from audio_lrp.report.study_page import is_study, study_page
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
+from audio_lrp.utils.nearest import nearest_path
 
 
 @dataclass(frozen=True)

@@ -11,12 +11,12 @@ from tqdm import tqdm
 from audio_lrp.attribution.attribute import attribute
 from audio_lrp.callbacks.lrp import LRPCallback
 from audio_lrp.callbacks.pictures import ExampleViews, example_views
+from audio_lrp.checkpoints import instantiated, load_network
 from audio_lrp.data import CorpusDataModule
-from audio_lrp.data.listing import left_out_summary
+from audio_lrp.data.corpora.listing import left_out_summary
 from audio_lrp.errors import UserError
 from audio_lrp.report.run_folder import setting
-from audio_lrp.saved_network import instantiated, load_network
-from audio_lrp.views import time_frequency_relevance
+from audio_lrp.visualization.views import time_frequency_relevance
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ def explain_test_clips(
         config: the run's configuration.
         checkpoint: one of its checkpoints.
         count: how many clips, spread evenly over the classes.
-        plugins: packages whose classes the run may name (see `audio_lrp.saved_network.load_network`).
+        plugins: packages whose classes the run may name (see `audio_lrp.checkpoints.load_network`).
 
     Raises:
         UserError: the checkpoint is damaged, the corpus is not there any more, or the run names a class of a package

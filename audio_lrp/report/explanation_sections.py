@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from audio_lrp.callbacks.pictures import ExampleViews
 from audio_lrp.data.representation import SAMPLE_RATE
-from audio_lrp.report.blocks import Block, Charts, Clip, Clips, Paragraph, Section, Table, data_uri, file_uri
-from audio_lrp.report.charts import Axis, Chart, Line, line_chart, stacked_bars
+from audio_lrp.html.blocks import Block, Charts, Clip, Clips, Paragraph, Section, Table, data_uri, file_uri
+from audio_lrp.html.charts import Axis, Chart, Line, line_chart, stacked_bars
 from audio_lrp.report.explained import Explained
 from audio_lrp.report.run_log import LoggedClip, LoggedExplanation, RunLog
 from audio_lrp.report.training_section import Clock, score_charts

@@ -7,12 +7,11 @@ from typing import Any
 
 import yaml
 
-from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.checkpoints import DESCRIPTION, read_checkpoint
 from audio_lrp.errors import UserError, parse_yaml
 from audio_lrp.report.file_log import read_files
 from audio_lrp.report.run_log import EPOCH, STEP, RunLog, joined
 from audio_lrp.report.wandb_log import read_wandb
-from audio_lrp.saved_network import DESCRIPTION
 from audio_lrp.tracking.record import CONFIG_FILENAME
 
 

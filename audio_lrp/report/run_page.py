@@ -4,7 +4,7 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from audio_lrp.errors import UserError
-from audio_lrp.report.blocks import Block, Code, ConfusionMatrix, Fact, Page, Paragraph, Section, Table, percent
+from audio_lrp.html.blocks import Block, Code, ConfusionMatrix, Fact, Page, Paragraph, Section, Table, percent
 from audio_lrp.report.explained import Explained, explain_test_clips
 from audio_lrp.report.explanation_sections import clips_section, ledger_section, perturbation_section
 from audio_lrp.report.run_folder import RunFolder

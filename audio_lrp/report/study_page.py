@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from audio_lrp.errors import UserError, parse_yaml
-from audio_lrp.report.blocks import (
+from audio_lrp.html.blocks import (
     Block,
     Charts,
     Clips,
@@ -24,7 +24,7 @@ from audio_lrp.report.blocks import (
     Table,
     data_uri,
 )
-from audio_lrp.report.charts import Axis, Chart, Line, line_chart
+from audio_lrp.html.charts import Axis, Chart, Line, line_chart
 from audio_lrp.report.explained import Explained, explain_test_clips
 from audio_lrp.report.explanation_sections import RED_AND_BLUE, explained_clip, ledger_chart
 from audio_lrp.study.charts import figures

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from audio_lrp.report.blocks import Charts, Paragraph, Section
-from audio_lrp.report.charts import Axis, Chart, Line, line_chart
+from audio_lrp.html.blocks import Charts, Paragraph, Section
+from audio_lrp.html.charts import Axis, Chart, Line, line_chart
 from audio_lrp.report.run_log import STEP, RunLog, steps_per_epoch, training_rows
 
 SHARES = ("accuracy", "f1")

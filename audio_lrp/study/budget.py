@@ -6,13 +6,13 @@ from typing import Final
 
 import jsonargparse
 
-from audio_lrp.data.synthetic import MAX_SPEAKERS
+from audio_lrp.constants import BUDGETS
+from audio_lrp.data.corpora.synthetic import MAX_SPEAKERS
 from audio_lrp.errors import UsageError
 from audio_lrp.faithfulness.curves import check_fractions
 from audio_lrp.faithfulness.methods import METHODS
-from audio_lrp.names import BUDGETS
-from audio_lrp.nearest import did_you_mean, nearest_path
 from audio_lrp.study.recipe import RECIPES
+from audio_lrp.utils.nearest import did_you_mean, nearest_path
 
 COMPARED_FRACTIONS: Final = (0.01, 0.05, 0.1)
 """Fractions of a clip at which orders of removal are compared."""

@@ -14,7 +14,7 @@ from audio_lrp.data.tasks import TASKS
 from audio_lrp.study.reported import REPORTED, TEST_ACCURACY
 from audio_lrp.study.rows import Row, Value, by_setting
 from audio_lrp.study.tables import Tables
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 # Okabe and Ito's colours, which differ for every kind of colour vision, with a line style each.
 _ORDERS: Final = {

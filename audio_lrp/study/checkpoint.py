@@ -13,12 +13,11 @@ from tqdm import tqdm
 from audio_lrp import __version__
 from audio_lrp.attribution.composites import composite_by_name
 from audio_lrp.callbacks.publishing import write_rows
-from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.checkpoints import DESCRIPTION, instantiated, load_network, read_checkpoint
 from audio_lrp.data import CorpusDataModule, Spectrogram
 from audio_lrp.data.identity import speakers_among, trained_on
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UsageError, UserError, parse_yaml
-from audio_lrp.saved_network import DESCRIPTION, instantiated, load_network
 from audio_lrp.study.budget import SyntheticSize, find_budget, load_budget
 from audio_lrp.study.charts import draw
 from audio_lrp.study.corpora import find_corpus
@@ -27,7 +26,7 @@ from audio_lrp.study.measurements import frequency_scaling, genders
 from audio_lrp.study.rows import write_table
 from audio_lrp.study.subject import CHUNK, Subject, data_for, ready
 from audio_lrp.study.tables import Tables, measured
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 _BATCH: Final = 20
 """Explained clips from one step of the progress bar to the next."""
@@ -43,8 +42,8 @@ class Source:
         checkpoint: a ``.ckpt`` file of ``audio-lrp fit``.
         corpus: ``"synthetic"`` or a corpus's folder, all of whose recordings are meant; None: the test speakers of the
             checkpoint's own run.
-        exclude: a list of recordings of the corpus to leave out, as `audio_lrp.data.exclusions` describes.
-        plugins: packages whose classes the checkpoint may name (see `audio_lrp.saved_network.load_network`).
+        exclude: a list of recordings of the corpus to leave out, as `audio_lrp.data.corpora.exclusions` describes.
+        plugins: packages whose classes the checkpoint may name (see `audio_lrp.checkpoints.load_network`).
     """
 
     checkpoint: Path

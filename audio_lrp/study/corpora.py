@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from audio_lrp.constants import SYNTHETIC
 from audio_lrp.data import Corpus, SyntheticDigits
-from audio_lrp.data.exclusions import SHIPPED, read_exclusions
-from audio_lrp.data.layout import corpus_class
+from audio_lrp.data.corpora.exclusions import SHIPPED, read_exclusions
+from audio_lrp.data.corpora.layout import corpus_class
 from audio_lrp.errors import UsageError
-from audio_lrp.names import SYNTHETIC
-from audio_lrp.nearest import did_you_mean, nearest_path
 from audio_lrp.study.budget import SyntheticSize
+from audio_lrp.utils.nearest import did_you_mean, nearest_path
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +57,7 @@ def find_corpus(name: str, synthetic: SyntheticSize, exclude: str | None = None)
     Args:
         name: ``"synthetic"``, or a folder in the layout of AudioMNIST or of the Free Spoken Digit Dataset.
         synthetic: size of the synthetic corpus.
-        exclude: a list of recordings to leave out, as :mod:`audio_lrp.data.exclusions` describes.
+        exclude: a list of recordings to leave out, as :mod:`audio_lrp.data.corpora.exclusions` describes.
 
     Raises:
         UsageError: there is no such folder, its layout is neither, or recordings are to be left out of the synthetic

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio_lrp.attribution.timefrequency import spectrogram_plane
 from audio_lrp.callbacks.publishing import write_rows
 from audio_lrp.data import Batch
 from audio_lrp.data.representation import SAMPLE_RATE
@@ -36,7 +35,8 @@ from audio_lrp.faithfulness.band_relevance import band_relevance, by_class
 from audio_lrp.study.budget import Budget
 from audio_lrp.study.rows import Row, estimate_row
 from audio_lrp.study.subject import CHUNK, Subject
-from audio_lrp.tracking.files import replacing
+from audio_lrp.timefrequency.stft import spectrogram_plane
+from audio_lrp.utils.files import replacing
 
 BAND_EDGES: Final = tuple(range(0, 4001, 100))
 """Limits of the bands in Hz: wide enough for a harmonic of a low voice each, narrow enough to tell pitches apart."""

@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from audio_lrp import __version__
+from audio_lrp.constants import DEFAULT_COMPOSITE
 from audio_lrp.data.splits import choose_folds, split_recordings
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UsageError, UserError
-from audio_lrp.names import DEFAULT_COMPOSITE
 from audio_lrp.study.budget import Budget
 from audio_lrp.study.corpora import StudyCorpus
 from audio_lrp.study.recipe import read_recipe
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 FILENAME: Final = "study.json"
 RESULT: Final = "result.json"

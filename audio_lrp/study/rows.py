@@ -11,7 +11,7 @@ from typing import Final
 from audio_lrp.callbacks.publishing import write_rows
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import Estimate
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 Value = str | int | float | None
 Row = dict[str, Value]

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from audio_lrp.data.parallel import usable_cores
 from audio_lrp.errors import UsageError, UserError
 from audio_lrp.study import claims
 from audio_lrp.study.budget import find_budget, load_budget
@@ -24,6 +23,7 @@ from audio_lrp.study.rows import write_table
 from audio_lrp.study.tables import collect, summary_text
 from audio_lrp.study.training import end
 from audio_lrp.study.work import Failures, failures, has_failed, state, work
+from audio_lrp.utils.parallel import usable_cores
 
 _REFRESH_SECONDS = 1.0
 

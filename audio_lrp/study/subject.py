@@ -7,10 +7,10 @@ from typing import Any, Final
 import torch
 from torch import nn
 
+from audio_lrp.checkpoints import SavedNetwork, load_network
+from audio_lrp.constants import TaskName
 from audio_lrp.data import Batch, Corpus, CorpusDataModule, Spectrogram
 from audio_lrp.data.tasks import TASKS
-from audio_lrp.names import TaskName
-from audio_lrp.saved_network import SavedNetwork, load_network
 from audio_lrp.study.plan import Cell, Study
 from audio_lrp.study.training import BEST
 

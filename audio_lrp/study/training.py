@@ -8,14 +8,14 @@ from typing import Any, Final
 
 import yaml
 
-from audio_lrp.checkpoint_file import read_checkpoint
+from audio_lrp.checkpoints import read_checkpoint
 from audio_lrp.data import SyntheticDigits
 from audio_lrp.errors import UserError
 from audio_lrp.study.claims import Claim
 from audio_lrp.study.plan import Cell, Study
 from audio_lrp.study.recipe import read_recipe
 from audio_lrp.tracking.checkpoint_io import write_checkpoint
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 LOG: Final = "cell.log"
 BEST: Final = "checkpoints/best.ckpt"

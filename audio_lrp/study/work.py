@@ -15,7 +15,7 @@ from audio_lrp.study.claims import Claim, ClaimLostError
 from audio_lrp.study.measurements import measure
 from audio_lrp.study.plan import FAILURE, RESULT, Cell, Study
 from audio_lrp.study.training import LAST, LOG, best_validation_accuracy, train
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 Failures = dict[Cell, tuple[int, int]]
 

@@ -10,7 +10,7 @@ from lightning.fabric.utilities.cloud_io import get_filesystem
 from lightning.fabric.utilities.types import _PATH
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 _MEND: Final = "choose another place with --run.root; earlier checkpoints are kept: go on from them with --ckpt_path"
 

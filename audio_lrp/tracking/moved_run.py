@@ -7,8 +7,8 @@ machine, or in another folder, ``wandb sync`` does not find them and leaves them
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from audio_lrp.tracking.files import replacing
 from audio_lrp.tracking.wandb_file import HEADER, read_records, written
+from audio_lrp.utils.files import replacing
 
 if TYPE_CHECKING:
     from wandb.proto.wandb_internal_pb2 import ArtifactManifestEntry

@@ -8,7 +8,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import WandbLogger
 
-from audio_lrp.tracking.files import replacing
+from audio_lrp.utils.files import replacing
 
 CONFIG_FILENAME = "config.yaml"
 

@@ -7,10 +7,10 @@ import torch
 import torchaudio
 from torch import Tensor
 
-from audio_lrp.attribution.audible import audible_relevance, write_wav
-from audio_lrp.attribution.loudness import equally_loud, loudness
-from audio_lrp.attribution.timefrequency import STFT, plane_relevance, spectrogram_plane
 from audio_lrp.errors import UserError
+from audio_lrp.timefrequency.audible import audible_relevance, write_wav
+from audio_lrp.timefrequency.loudness import equally_loud, loudness
+from audio_lrp.timefrequency.stft import STFT, plane_relevance, spectrogram_plane
 
 TIME = torch.arange(8000, dtype=torch.float64) / 8000
 

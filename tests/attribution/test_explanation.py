@@ -12,8 +12,8 @@ from torch import nn
 from audio_lrp.attribution import PRESETS, AlphaBeta, Epsilon, Flat, Gamma, RuleMap, WSquare, ZBox, ZPlus, attribute
 from audio_lrp.attribution.conservation import Conservation, LayerAccount
 from audio_lrp.errors import UserError
-from audio_lrp.figures import conservation_chart, pixels
 from audio_lrp.models import AudioNet
+from audio_lrp.visualization.figures import conservation_chart, pixels
 
 BATCH, CLASSES = 5, 4
 

@@ -8,8 +8,10 @@ import torchaudio
 from torch import nn
 
 from audio_lrp.attribution import attribute
-from audio_lrp.attribution.bands import interval_weights, mel_weights, pooled
-from audio_lrp.attribution.timefrequency import (
+from audio_lrp.data.representation import Spectrogram
+from audio_lrp.errors import UserError
+from audio_lrp.timefrequency.bands import interval_weights, mel_weights, pooled
+from audio_lrp.timefrequency.stft import (
     STABILIZER,
     STFT,
     HannSTFT,
@@ -17,8 +19,6 @@ from audio_lrp.attribution.timefrequency import (
     plane_relevance,
     spectrogram_plane,
 )
-from audio_lrp.data.representation import Spectrogram
-from audio_lrp.errors import UserError
 
 
 def random(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float64) -> torch.Tensor:

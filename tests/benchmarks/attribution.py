@@ -25,9 +25,9 @@ from zennit.core import Composite
 from zennit.rules import Epsilon
 from zennit.types import Convolution
 
-from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.attribution import PRESETS, attribute, composite_by_name
 from audio_lrp.models import AlexNet, AudioNet
+from audio_lrp.utils.allocator import keep_freed_memory
 
 NETWORKS = {"AudioNet": AudioNet, "AlexNet": AlexNet}
 

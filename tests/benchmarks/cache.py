@@ -32,9 +32,9 @@ import scipy.signal
 import soundfile
 import soxr
 
-from audio_lrp.data.audiomnist import AudioMNIST
-from audio_lrp.data.cache import PackedClips
-from audio_lrp.data.parallel import usable_cores
+from audio_lrp.data.corpora.audiomnist import AudioMNIST
+from audio_lrp.data.packing.cache import PackedClips
+from audio_lrp.utils.parallel import usable_cores
 
 CHUNK = 10_000  # so many that starting processes hardly counts
 CORES = usable_cores()
@@ -91,7 +91,7 @@ def compare(paths: list[Path], root: Path, scratch: Path) -> None:
         seconds = timed(lambda sample=sample: [original_recipe(path, folders[original]) for path in sample])
         times[original].append((seconds[0] / len(sample), seconds[1] / len(sample)))
         for name, cores in ((one_core, 1), (all_cores, CORES)):
-            with patch("audio_lrp.data.parallel.usable_cores", return_value=cores):
+            with patch("audio_lrp.utils.parallel.usable_cores", return_value=cores):
                 folder = folders[name] / str(start)  # where another cache is, recordings are compared with it first
                 seconds = timed(lambda chunk=chunk, folder=folder: PackedClips.open("benchmark", root, chunk, folder))
             times[name].append((seconds[0] / len(chunk), seconds[1] / len(chunk)))

@@ -24,8 +24,8 @@ import torch
 from attribution import NETWORKS, Timer, load
 from torch import Tensor, nn
 
-from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.faithfulness import LRP, ORDERS, max_sensitivity, parameter_randomization, perturbation_curves
+from audio_lrp.utils.allocator import keep_freed_memory
 
 POINTS = 21
 

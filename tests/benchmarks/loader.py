@@ -29,10 +29,10 @@ import yaml
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
 
-from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.data import CorpusDataModule, augmentation
 from audio_lrp.data.representation import Spectrogram
 from audio_lrp.models import AlexNet, AudioNet
+from audio_lrp.utils.allocator import keep_freed_memory
 
 NETWORKS = {"audionet_digit": AudioNet, "alexnet_digit": AlexNet}
 LOADING, REPRESENTATION, STEP = "loading", "placement, representation", "training step, bfloat16"

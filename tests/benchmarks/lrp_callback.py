@@ -30,11 +30,11 @@ from lightning.pytorch.loggers import WandbLogger
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
 
-from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.callbacks import LRPCallback, lrp
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.models import AlexNet, AudioNet, Classifier
 from audio_lrp.tracking import make_wandb_logger, wandb_session
+from audio_lrp.utils.allocator import keep_freed_memory
 
 EPOCH = 18_000
 BATCH = 32

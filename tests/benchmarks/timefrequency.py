@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from audio_lrp.attribution.timefrequency import STABILIZER, STFT
+from audio_lrp.timefrequency.stft import STABILIZER, STFT
 
 WINDOW, HOP = 455, 35
 

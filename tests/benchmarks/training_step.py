@@ -34,10 +34,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
 from test_models import plain_audionet
 
-from audio_lrp.allocator import keep_freed_memory
 from audio_lrp.callbacks import FiniteLossCallback, WeightAveragingCallback
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.models import AlexNet, AudioNet, Classifier
+from audio_lrp.utils.allocator import keep_freed_memory
 
 NETWORKS = {"AudioNet": AudioNet, "AlexNet": AlexNet}
 PRECISIONS = {"float32": False, "bfloat16": True}

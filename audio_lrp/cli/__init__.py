@@ -1,5 +1,0 @@
-"""The command line ``audio-lrp``."""
-
-from audio_lrp.cli.entry import main
-
-__all__ = ["main"]

@@ -1,0 +1,1 @@
+"""Corpora: their recordings, where these lie, what they are called, and how they are downloaded or made."""

@@ -1,0 +1,1 @@
+"""Faults of a corpus: found, counted, drawn and listed."""

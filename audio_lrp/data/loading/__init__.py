@@ -1,0 +1,1 @@
+"""Packed clips as batches: datasets, loaders and their worker processes."""

@@ -1,0 +1,1 @@
+"""Recordings read, resampled and packed into one memory-mapped file."""

@@ -1,0 +1,1 @@
+"""Recordings in, explanations out: pictures, sounds, tables and a page."""

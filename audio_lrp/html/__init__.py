@@ -1,0 +1,1 @@
+"""The parts that pages in HTML are made of."""

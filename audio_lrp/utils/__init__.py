@@ -1,0 +1,1 @@
+"""What all other parts use: files, processes, options, suggestions."""

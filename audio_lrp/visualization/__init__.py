@@ -1,0 +1,1 @@
+"""Figures of relevance, curves and confusion matrices."""
