@@ -233,6 +233,20 @@ def test_global_hooks_on_gradients_do_not_change_relevance(kind):
         handle.remove()
 
 
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook"])
+def test_refuses_to_explain_a_network_while_it_is_explained(kind):
+    network, inputs = waveform_network(), random_input()
+    handle = getattr(network[3], f"register_{kind}")(lambda *_: attribute(network, inputs, composite="lrp0") and None)
+    before = state_of(network)
+    with pytest.raises(UserError, match="is being explained already: attribute was called in its forward or in a hook"):
+        attribute(network, inputs)
+    assert_same_state(before, state_of(network))
+    handle.remove()
+    found = []
+    network[3].register_forward_hook(lambda *_: found.append(attribute(waveform_network(), inputs).relevance))
+    assert_same_relevance(attribute(network, inputs).relevance, found[0])
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking beside threads
 def test_a_process_forked_while_another_thread_explains_can_explain():
