@@ -119,6 +119,8 @@ def attribute(
         [3.0, 1.0]
     """
     _check_input(model, input, chunk_size)
+    if not isinstance(composite, str | Composite):
+        raise UserError(f"composite is a {type(composite).__name__}: pass the name of a preset or a zennit composite")
     check_request(target, seed, len(input))
     name = composite if isinstance(composite, str) else type(composite).__name__
     if isinstance(composite, str):
@@ -130,23 +132,30 @@ def attribute(
     with guarded(model) as network:
         _check_network(network, input)
         with _registered(composite, network):
-            for begin in range(0, len(input), chunk_size):
+            begin = 0
+            while begin < len(input):
                 part = slice(begin, begin + chunk_size)
                 chunk = input[part].detach().to(precision(network)).clone().requires_grad_()
                 coverage = Coverage(network, composite, name)
                 try:
                     with watched(network, coverage):
-                        output = network(chunk.view_as(chunk))  # torch's FLOP counter fails on leaves of the graph
+                        output = network(chunk.clone())  # which it may change in place
                 except Exception as error:
                     raise coverage.failure(error, chunk.shape) from error
-                _check_output(output, len(chunk))
+                _check_output(output, len(chunk), coverage)
                 coverage.verify(output)
+                graph = Graph(output)
+                if len(chunk) > 1 and any(len(call.account) != len(chunk) for call in graph.calls):
+                    # Windows or steps of time take the place of samples: only alone is it sure whose they are.
+                    parts, begin, chunk_size = [], 0, 1
+                    continue
                 relevance, explained = start(output, target[part] if isinstance(target, Tensor) else target, seed)
                 try:
-                    parts.append(_explain(chunk, output, relevance, explained, name, coverage))
+                    parts.append(_explain(chunk, graph, output, relevance, explained, name, coverage))
                 except RuntimeError as error:
                     problem = " ".join(str(error).split())
                     raise UserError(f"relevance by {name} cannot be propagated: {problem}") from error
+                begin += len(chunk)
         if composite.canonizers:
             _check_canonized(network, input[:chunk_size], parts[0].output, name)
         explanation = _joined(parts)
@@ -170,19 +179,25 @@ def _registered(composite: Composite, network: nn.Module) -> Iterator[None]:
 
 
 def _explain(
-    chunk: Tensor, output: Tensor, relevance: Tensor, target: Tensor, composite: str, coverage: Coverage
+    chunk: Tensor,
+    graph: Graph,
+    output: Tensor,
+    relevance: Tensor,
+    target: Tensor,
+    composite: str,
+    coverage: Coverage,
 ) -> Explanation:
     """Propagate relevance: with the rules registered, autograd carries it instead of a gradient.
 
     Args:
         chunk: input [B, ...], a leaf of the graph.
+        graph: of the forward pass.
         output: logits [B, C].
         relevance: where it starts [B, C], or for all classes [C, B, C].
         target: see `Explanation`.
         composite: its name.
         coverage: what watched the forward pass.
     """
-    graph = Graph(output)
     names = coverage.names
     order = {module: position for position, module in enumerate(names)}
     calls = sorted(graph.calls, key=lambda call: (order[call.module], call.position))
@@ -214,6 +229,8 @@ def _explain(
     for call, account in zip(calls, found[1:], strict=False):  # behind the accounts comes the quotient
         place = names[call.module]
         number[place] += 1
+        if len(chunk) == 1:
+            account = account.sum(dim=0, keepdim=True)  # whatever the layer took for samples
         accounts.append(
             LayerAccount(
                 place if number[place] == 1 else f"{place} (call {number[place]})",
@@ -248,6 +265,9 @@ def _joined(parts: Sequence[Explanation]) -> Explanation:
 def _check_input(model: nn.Module, value: Tensor, chunk_size: int) -> None:
     if not isinstance(model, nn.Module):
         raise UserError(f"the model is a {type(model).__name__}: pass a torch.nn.Module")
+    if not isinstance(value, Tensor) or value.layout is not torch.strided:
+        found = f"a {value.layout} tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+        raise UserError(f"input is {found}: pass a dense torch.Tensor")
     if value.ndim < 2 or len(value) == 0:
         raise UserError(f"input has shape {list(value.shape)}: pass a batch [B, ...] of at least one sample")
     if not value.is_floating_point():
@@ -259,6 +279,12 @@ def _check_input(model: nn.Module, value: Tensor, chunk_size: int) -> None:
 
 
 def _check_network(network: nn.Module, value: Tensor) -> None:
+    hooks = [hook for module in network.modules() for hook in module._forward_pre_hooks.values()]
+    if any(isinstance(getattr(hook, "__self__", None), Coverage) for hook in hooks):
+        raise UserError(
+            "the network is being explained already: attribute was called in its forward or in a hook of it; call it "
+            "when the forward pass is over"
+        )
     device = next((parameter.device for parameter in network.parameters()), value.device)
     if value.device != device:
         raise UserError(f"input lies on {value.device} but the network on {device}: move one of them to the other")
@@ -275,23 +301,24 @@ def _check_network(network: nn.Module, value: Tensor) -> None:
         )
 
 
-def _check_output(output: object, batch_size: int) -> None:
-    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != batch_size:
+def _check_output(output: object, batch_size: int, coverage: Coverage) -> None:
+    if not isinstance(output, Tensor) or output.ndim != 2 or len(output) != batch_size or output.shape[1] == 0:
         found = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
         raise UserError(
             f"the network returned {found}: it must return logits, a tensor [{batch_size}, number of classes]"
         )
     if not output.requires_grad:
         raise UserError(
-            "the network's logits do not depend on its input, or are cut off from it: look for detach(), no_grad() or "
-            "a way through NumPy in its forward method, which no relevance can take"
+            "the network's logits do not depend on its input, or are cut off from it"
+            f"{coverage.cut_off}: look for detach(), no_grad(), quantised values or a way through NumPy there, which "
+            "no relevance can take"
         )
 
 
 def _check_canonized(network: nn.Module, value: Tensor, output: Tensor, composite: str) -> None:
     """Refuse canonizers that changed what the network computes, as for modules called in another order than defined."""
     with torch.no_grad():
-        plain = network(value.to(output))
+        plain = network(value.to(output, copy=True))  # which it may change in place
     difference = (plain - output).abs().max() / plain.abs().max()
     if difference > TOLERATED_CHANGE:
         raise UserError(

@@ -25,7 +25,6 @@ class RuleCall:
         nonnegative: whether it is known that no input is below zero.
         account: stand-in [B, 4] for the relevance that came in, went to the inputs, to the bias and to the stabilizer.
         quotient: stand-in, shaped like the input, for relevance divided by input, 0 where the input is 0.
-        version: how often the output had been changed in place when the call was over.
         position: place in the order of the forward pass.
         rectified: whether no output below zero has relevance, which the graph tells when it is complete.
         wants_account: whether the account is wanted.
@@ -41,7 +40,6 @@ class RuleCall:
     nonnegative: bool
     account: Tensor
     quotient: Tensor
-    version: int = 0
     position: int = 0
     rectified: bool = False
     wants_account: bool = False

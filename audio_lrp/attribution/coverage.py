@@ -1,7 +1,7 @@
 """Refusal of networks whose relevance would be silently wrong."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import _get_sequence_nr  # type: ignore[attr-defined]
 from torch.autograd.graph import Node
+from torch.overrides import TorchFunctionMode
 from zennit.core import BasicHook, Composite
 from zennit.rules import Pass as StockPass
 from zennit.types import AvgPool, Linear
@@ -49,6 +50,7 @@ class Coverage:
             Node, list[Node]
         ] = {}  # from the end of a module with a rule of zennit's to its beginning
         self._thread = threading.get_ident()
+        self._cut_at: nn.Module | None = None
         self.complete = True
         """Whether every relevance that was redistributed stands in the ledger, as it does by our rules."""
 
@@ -57,7 +59,6 @@ class Coverage:
         if threading.get_ident() != self._thread:
             return
         self._running.append((module, _get_sequence_nr()))
-        self._check_versions(args)
         rule = self._rules.get(module)
         if rule is None or isinstance(rule, Rule | Pass):
             return
@@ -78,14 +79,20 @@ class Coverage:
         if threading.get_ident() != self._thread:
             return
         outputs = output if isinstance(output, tuple) else (output,)
-        self._check_versions(outputs)
         _, begin = self._running.pop()
         self._calls.append((begin, _get_sequence_nr(), module))
+        if self._cut_at is None and torch.is_grad_enabled() and _cuts_off((*args, *kwargs.values()), outputs):
+            self._cut_at = module
         if module in self._entries:
             nodes, sample = self._entries[module]
             self._check_stock(module, args, sample, output)
             for node in _nodes(outputs):
                 self._crossings.setdefault(node, nodes)
+
+    @property
+    def cut_off(self) -> str:
+        """Where a module gave values without their way back to the input, for a message."""
+        return f" by {self._place(self._cut_at)}" if self._cut_at else ""
 
     def failure(self, error: Exception, shape: torch.Size) -> Exception:
         """The error to raise for one that ended the forward pass: it names the module where that happened."""
@@ -148,15 +155,14 @@ class Coverage:
                 "epsilon_plus, go by the calls it makes"
             )
 
-    def _check_versions(self, values: tuple[Any, ...]) -> None:
-        """Refuse the output of a linear call that was changed where autograd does not look."""
-        for value in values:
-            call = call_of(value.grad_fn) if isinstance(value, Tensor) and value.grad_fn is not None else None
-            if call and call.version != value._version:
-                raise UserError(
-                    f"what reaches or leaves {self._place(self._running[-1][0])} was changed in place under no_grad(), "
-                    "which no relevance can follow: change it where gradients are on"
-                )
+    def refuse_write(self) -> None:
+        """Refuse a change in place that autograd does not see, unless a layer with the rule Pass works in place."""
+        module = self._running[-1][0] if self._running else next(iter(self.names))
+        if not isinstance(self._rules.get(module), Pass):
+            raise UserError(
+                f"{self._place(module)} changes values in place under no_grad() or through detach() or .data, which no "
+                "relevance can follow: change them where gradients are on"
+            )
 
     def _refuse(self, node: Any, is_last: bool) -> None:
         around = [(end - begin, module) for begin, end, module in self._calls if begin <= node._sequence_nr() < end]
@@ -194,10 +200,60 @@ def watched(network: nn.Module, coverage: Coverage) -> Iterator[None]:
             # Before zennit's own hook, which cuts the graph at a module's input.
             handles.append(module.register_forward_pre_hook(coverage.before, prepend=True, with_kwargs=True))
             handles.append(module.register_forward_hook(coverage.after, with_kwargs=True))
-        yield
+        with _Writes(coverage.refuse_write):
+            yield
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Writes(TorchFunctionMode):
+    """Notices when values that depend on the input are changed in place where autograd does not look.
+
+    Args:
+        found: called then.
+    """
+
+    def __init__(self, found: Callable[[], None]) -> None:
+        super().__init__()
+        self._found = found
+        self._aliases: dict[int, Tensor] = {}  # by their memory: tensors outside the graph that share it with the graph
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """The call, looked at."""
+        kwargs = kwargs or {}
+        written = kwargs.get("out", args[0] if args else None)
+        if not isinstance(written, Tensor) or written.is_inference():
+            return func(*args, **kwargs)
+        before, in_graph = written._version, written.requires_grad
+        result = func(*args, **kwargs)
+        if func == _DATA.__set__ or (written._version != before and not (in_graph and torch.is_grad_enabled())):
+            if in_graph or _memory(written) in self._aliases:
+                self._found()
+        elif in_graph:
+            for value in result if isinstance(result, tuple | list) else (result,):
+                if isinstance(value, Tensor) and not value.requires_grad and _memory(value) == _memory(written):
+                    self._aliases[_memory(written)] = value
+        return result
+
+
+_DATA: Any = Tensor.data
+
+
+def _memory(value: Tensor) -> int:
+    return value.untyped_storage().data_ptr() if value.layout is torch.strided else id(value)
+
+
+def _cuts_off(inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> bool:
+    """Whether values that depend on the input went in, and only such came out that do not."""
+    values = [value for value in outputs if isinstance(value, Tensor)]
+    return (
+        any(isinstance(value, Tensor) and value.requires_grad for value in inputs)
+        and len(values) == len(outputs)
+        and all(not value.requires_grad and (value.is_floating_point() or value.is_quantized) for value in values)
+    )
 
 
 def _nodes(values: tuple[Any, ...]) -> list[Node]:

@@ -1,5 +1,6 @@
 """The one place that switches modes for an attribution, and switches all of them back."""
 
+import os
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
@@ -9,14 +10,19 @@ from typing import Any
 
 import torch
 from torch import Tensor, backends, nn
+from torch.nn.modules.module import _global_backward_hooks, _global_backward_pre_hooks
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.nn.parameter import is_lazy
-from torch.overrides import TorchFunctionMode
+from torch.overrides import TorchFunctionMode, _len_torch_function_stack, _pop_mode  # type: ignore[attr-defined]
+from torch.utils.hooks import RemovableHandle
 
 from audio_lrp.errors import UserError
 
 _LOCK = threading.RLock()
 """Held by the thread that explains: precision, stance and random state belong to the process, not to a thread."""
+if hasattr(os, "register_at_fork"):
+    # A child process would find it held for ever, and the network half changed.
+    os.register_at_fork(before=_LOCK.acquire, after_in_child=_LOCK.release, after_in_parent=_LOCK.release)
 
 
 def unwrap(model: nn.Module) -> nn.Module:
@@ -71,6 +77,7 @@ def guarded(model: nn.Module) -> Iterator[nn.Module]:
     devices = {parameter.device for parameter in network.parameters()}
     with ExitStack() as stack:
         stack.enter_context(_LOCK)
+        stack.callback(_leave_modes, _len_torch_function_stack())
         stack.enter_context(torch.random.fork_rng([device for device in devices if device.type == "cuda"]))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -79,8 +86,14 @@ def guarded(model: nn.Module) -> Iterator[nn.Module]:
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled modules inside the network
         stack.enter_context(_full_precision())
         stack.enter_context(_stand_ins(network))
-        _keep_to_one_precision(network)
+        _keep_plain(network)
         yield network
+
+
+def _leave_modes(depth: int) -> None:
+    """Leave the modes that an interrupt kept from being left."""
+    while _len_torch_function_stack() > depth:
+        _pop_mode()  # type: ignore[no-untyped-call]
 
 
 def _check_modules(network: nn.Module) -> None:
@@ -90,6 +103,11 @@ def _check_modules(network: nn.Module) -> None:
         if isinstance(module, torch.jit.ScriptModule):
             raise UserError(f"{place} is TorchScript, whose operations no rule sees: pass the module it was made from")
         tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
+        if "_fsdp_wrapped_module" in module._modules or any(hasattr(tensor, "full_tensor") for tensor in tensors):
+            raise UserError(
+                f"{place} shares its weights out among processes: load its full state dict into a plain network and "
+                "explain that"
+            )
         if any(map(is_lazy, tensors)):
             raise UserError(f"{place} has no weights yet: run the network once, so that it learns its input's shape")
         devices = {tensor.device.type for tensor in tensors}
@@ -102,8 +120,11 @@ def _check_modules(network: nn.Module) -> None:
             )
 
 
-class _OnePrecision(TorchFunctionMode):
-    """One floating-point type for all calls: no autocast and no half precision that the network asks for itself."""
+_CONVERSIONS = (Tensor.half, Tensor.bfloat16, Tensor.to, Tensor.type, Tensor.type_as)
+
+
+class _PlainForward(TorchFunctionMode):
+    """No autocast and no half precision that the network asks for itself, and no hooks on its gradients."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -113,8 +134,12 @@ class _OnePrecision(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """The call, in the one type."""
-        if func in (Tensor.half, Tensor.bfloat16):
-            return args[0].to(self._dtype)
+        if func is Tensor.register_hook:
+            return RemovableHandle(OrderedDict())  # gradients carry relevance now
+        if func in _CONVERSIONS:
+            converted = func(*args, **(kwargs or {}))
+            is_half = isinstance(converted, Tensor) and _is_half(converted.dtype)
+            return args[0].to(converted.device, self._dtype) if is_half else converted
         args = tuple(self._dtype if _is_half(value) else value for value in args)
         kwargs = {name: self._dtype if _is_half(value) else value for name, value in (kwargs or {}).items()}
         for device_type in ("cpu", "cuda"):
@@ -124,16 +149,16 @@ class _OnePrecision(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
-def _keep_to_one_precision(network: nn.Module) -> None:
-    """Run the network's forward in one precision, as long as its stand-ins are there."""
+def _keep_plain(network: nn.Module) -> None:
+    """Run the network's forward as a plain one, as long as its stand-ins are there."""
     forward, dtype = network.forward, precision(network)
 
     @wraps(forward)
-    def in_one_precision(*args: Any, **kwargs: Any) -> Any:
-        with _OnePrecision(dtype):
+    def plain(*args: Any, **kwargs: Any) -> Any:
+        with _PlainForward(dtype):
             return forward(*args, **kwargs)
 
-    vars(network)["forward"] = in_one_precision
+    vars(network)["forward"] = plain
 
 
 def _is_half(value: object) -> bool:
@@ -162,10 +187,15 @@ def _stand_ins(network: nn.Module) -> Iterator[None]:
     """Eval mode, with copies of buffers, and stand-ins for parameters that share their memory where they can."""
     dtype = precision(network)
     found = [(module, dict(vars(module))) for module in network.modules()]
+    everywhere = [(hooks, dict(hooks)) for hooks in (_global_backward_hooks, _global_backward_pre_hooks)]
     # Some networks count or average in their forward, in place and whatever the mode.
     copies = {id(value): _plain(value, dtype).clone() for value in network.buffers()}
     try:
-        for module, _ in found:
+        for hooks, _ in everywhere:
+            hooks.clear()
+        for module, attributes in found:
+            # Copies: whatever an interrupt leaves behind goes with them.
+            vars(module).update({name: value.copy() for name, value in attributes.items() if name.endswith("_hooks")})
             module.training = False
             module._backward_hooks, module._backward_pre_hooks = OrderedDict(), OrderedDict()  # they change gradients
             module._parameters = {
@@ -180,6 +210,8 @@ def _stand_ins(network: nn.Module) -> Iterator[None]:
             present.update(attributes)  # at no time is one missing: another thread may be running the network
             for name in present.keys() - attributes.keys():
                 del present[name]
+        for hooks, before in everywhere:
+            hooks.update(before)
 
 
 def _plain(tensor: Tensor, dtype: torch.dtype) -> Tensor:

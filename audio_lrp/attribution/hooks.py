@@ -119,9 +119,11 @@ class LinearCalls(TorchFunctionMode):
         kwargs = kwargs or {}
         if func is F.pad and kwargs.get("mode") == "circular":
             return _wrapped_around(*args)
-        if func not in OPERATORS or not torch.is_grad_enabled():
+        if func not in OPERATORS:
             return func(*args, **kwargs)
-        self.found = True
+        self.found = True  # also if a layer inside this one has just tied it
+        if not torch.is_grad_enabled():
+            return func(*args, **kwargs)
         operator = OPERATORS[func](*args, **kwargs)
         if not operator.input.requires_grad:
             return func(*args, **kwargs)
@@ -167,16 +169,21 @@ class Pass(Hook):  # type: ignore[misc]
         known = getattr(forward, "__func__", None)  # a subclass of ReLU may compute anything
         rectifies, is_torchs = known in (nn.ReLU.forward, nn.ReLU6.forward), known in _TORCHS_ACTIVATIONS
 
-        def passing(value: Tensor, *others: Any, **kwargs: Any) -> Any:
-            if not value.requires_grad:
-                return forward(value, *others, **kwargs)
+        def passing(*args: Any, **kwargs: Any) -> Any:
+            inputs = (*args, *kwargs.values())
+            if not any(isinstance(value, Tensor) and value.requires_grad for value in inputs):
+                return forward(*args, **kwargs)
+            if len(inputs) > 1:
+                raise LayerError(NOT_ELEMENTWISE)
+            (value,) = inputs
+            function: Callable[[Tensor], Any] = (
+                forward if args else lambda value: forward(**dict.fromkeys(kwargs, value))
+            )
             sample = None if is_torchs else value[:1].detach().clone()  # the layer may work in place
             with torch.no_grad():
-                output = forward(value.detach(), *others, **kwargs)
-            if others or kwargs or not (sample is None or is_elementwise(forward, sample, output)):
+                output = function(value.detach())
+            if not (sample is None or is_elementwise(function, sample, output)):
                 raise LayerError(NOT_ELEMENTWISE)
-            if value.grad_fn is not None and (call := call_of(value.grad_fn)):
-                call.version = value._version  # the layer may have worked in place
             passed: Tensor = PassThrough.apply(output.detach(), value, rectifies)  # type: ignore[no-untyped-call]
             return passed
 

@@ -99,7 +99,7 @@ def redistributed(output: Tensor, rule: Sharing, operator: Operator, module: nn.
     call = RuleCall(rule, operator, module, constant, is_nonnegative(value), account, quotient)
     tied: Tensor = Redistribution.apply(output, value, account, quotient, call)  # type: ignore[no-untyped-call]
     node: Any = tied.grad_fn
-    call.version, call.position = tied._version, node._sequence_nr()
+    call.position = node._sequence_nr()
     return tied
 
 

@@ -225,7 +225,7 @@ class HiddenFactor(nn.Module):
 
     def forward(self, value):
         value = value.view_as(value)
-        value.register_hook(lambda gradient: 3 * gradient)
+        value.grad_fn.register_prehook(lambda gradients: (3 * gradients[0],))
         return value
 
 
@@ -251,6 +251,16 @@ def test_does_not_warn_of_rounding(preset):
     attribute(waveform_network(), random_input(), composite=preset)
 
 
+class CutOff(nn.Module):
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    @torch.no_grad()
+    def forward(self, value):
+        return self.network(value)
+
+
 NETWORK_INPUT_ERRORS = {
     "one_sample": (lambda: (waveform_network(), torch.zeros(64)), "pass a batch"),
     "empty": (lambda: (waveform_network(), torch.zeros(0, 1, 64)), "at least one sample"),
@@ -267,11 +277,25 @@ NETWORK_INPUT_ERRORS = {
         lambda: (waveform_network(), torch.zeros(2, 1, 128)),
         "module '8' \\(Linear\\) fails on .* it takes .*\\[B, ..., 128\\]",
     ),
+    "array": (lambda: (waveform_network(), random_input().numpy()), "input is a ndarray: pass a dense torch.Tensor"),
+    "sparse": (lambda: (waveform_network(), random_input().to_sparse()), "input is a torch.sparse_coo tensor"),
+    "no_classes": (
+        lambda: (waveform_network()[:10].append(nn.Linear(16, 0)), random_input()),
+        r"returned \[5, 0\]: it must return logits",
+    ),
     "no_logits": (lambda: (waveform_network()[:6], random_input()), "must return logits"),
-    "cut_off": (lambda: (inserted(Function(torch.detach), 11), random_input()), "logits do not depend on its input"),
+    "cut_off": (
+        lambda: (inserted(Function(torch.detach), 6), random_input()),
+        r"logits do not depend on its input, or are cut off from it by module '6' \(Function\): look for detach",
+    ),
+    "cut_off_by_the_network": (
+        lambda: (CutOff(waveform_network()), random_input()),
+        r"cut off from it by the network CutOff: look for detach\(\), no_grad\(\)",
+    ),
 }
 
 
+@pytest.mark.filterwarnings("ignore:Initializing zero-element")
 @pytest.mark.parametrize("case", NETWORK_INPUT_ERRORS)
 def test_refuses_input_that_does_not_fit(case):
     build, message = NETWORK_INPUT_ERRORS[case]
@@ -296,6 +320,12 @@ def test_refuses_input_that_does_not_fit(case):
 def test_refuses_wrong_targets(target, message):
     with pytest.raises(UserError, match=message):
         attribute(waveform_network(), random_input(), target)
+
+
+@pytest.mark.parametrize("composite", [None, RuleMap])
+def test_refuses_what_is_no_composite(composite):
+    with pytest.raises(UserError, match=r"composite is a (NoneType|type): pass the name of a preset"):
+        attribute(waveform_network(), random_input(), composite=composite)
 
 
 def test_refuses_empty_chunks():

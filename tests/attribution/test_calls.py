@@ -10,6 +10,7 @@ from networks import (
     BesideItsNorm,
     CalledInAnotherOrder,
     Causal,
+    Function,
     LowRank,
     Masked,
     Residual,
@@ -222,6 +223,52 @@ class ShiftedReLU(nn.ReLU):
         return super().forward(value) - 0.5 * torch.relu(-value)
 
 
+class StepsOfTime(nn.Module):
+    """Runs its layers on what it takes for samples: windows, or steps of time before the batch."""
+
+    def __init__(self, before):
+        super().__init__()
+        self.dense, self.activation, self.last = nn.Linear(16, 5), nn.ReLU(), nn.Linear(20, 3)
+        self.before = before
+
+    def forward(self, value):
+        value = value.reshape(-1, 4, 16)
+        value = value.transpose(0, 1) if self.before else value.flatten(0, 1)
+        value = self.activation(self.dense(value))
+        value = value.transpose(0, 1) if self.before else value.unflatten(0, (-1, 4))
+        return self.last(value.flatten(1))
+
+
+class OfLayers(nn.Linear):
+    """Its own weights take no part, its layers do."""
+
+    def __init__(self):
+        super().__init__(128, 16)
+        self.down, self.up = nn.Linear(128, 4), nn.Linear(4, 16)
+
+    def forward(self, value):
+        return self.up(self.down(value))
+
+
+class ActivationByKeyword(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.activation = nn.ReLU()
+
+    def forward(self, value):
+        return self.activation(input=value)
+
+
+class HookOnGradients(nn.Module):
+    """As is done for Grad-CAM."""
+
+    def forward(self, value):
+        value = value.view_as(value)
+        if self.training or value.requires_grad:
+            value.register_hook(lambda gradient: setattr(self, "gradient", gradient))
+        return value
+
+
 def monkeypatched():
     network = waveform_network()
     forward = network[3].forward
@@ -274,6 +321,13 @@ EXPLAINED = {
     "batch_norm_never_called": WithoutItsNorm,
     "batch_norm_of_another_axis": NormOfTime,
     "functional_relu_before_batch_norm": FunctionalBeforeNorm,
+    "windows_as_samples": lambda: StepsOfTime(before=False),
+    "steps_before_samples": lambda: StepsOfTime(before=True),
+    "dense_layer_of_layers": lambda: replaced(8, OfLayers),
+    "activation_by_keyword": lambda: replaced(1, ActivationByKeyword),
+    "hook_on_gradients": lambda: inserted(HookOnGradients()),
+    "in_place_first": lambda: inserted(nn.ReLU(inplace=True), 0),
+    "in_place_function_first": lambda: inserted(Function(torch.relu_), 0),
     "hook_that_looks": lambda: with_hook("forward_hook", lambda *_: None),
     "backward_hook": lambda: with_hook("full_backward_hook", lambda _, lower, upper: (3 * lower[0],)),
     "backward_pre_hook": lambda: with_hook("full_backward_pre_hook", lambda _, upper: (3 * upper[0],)),
@@ -294,10 +348,12 @@ def test_lrp0_is_gradient_times_input(case):
     for module in plain.modules():
         module._backward_hooks.clear() if plain is not network else None
         module._backward_pre_hooks.clear() if plain is not network else None
-    output = plain(value)
+    output = plain(value.clone())  # which it may change in place
     (gradient,) = torch.autograd.grad(output.gather(1, explanation.target[:, None]).sum(), value)
     assert_same_relevance(explanation.relevance, (value * gradient).detach(), 1e-9)
-    assert torch.equal(explanation.output, output)
+    torch.testing.assert_close(explanation.output, output.detach(), rtol=1e-12, atol=1e-12)
+    assert torch.equal(explanation.input, inputs)
+    assert torch.equal(inputs, random_input().double())
     ledger = attribute(network, inputs).conservation
     assert ledger.complete
     assert ledger.error < 1e-9
@@ -343,6 +399,18 @@ def test_batch_norm_elsewhere_is_an_affine_layer_under_epsilon():
     upper = z * weight * (logit / (logit + 1e-6 * np.where(logit >= 0, 1, -1)))[:, None]
     expected = scale * x / (z + 1e-6 * np.where(z >= 0, 1, -1)) * upper
     np.testing.assert_allclose(found.flatten(1).numpy(), expected, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("before", [True, False])
+@pytest.mark.parametrize("target", ["predicted", "all"])
+def test_accounts_are_the_samples_own_whatever_layers_take_for_samples(before, target):
+    network = StepsOfTime(before)
+    together = attribute(network, random_input(), target).conservation
+    for number, sample in enumerate(random_input()):
+        alone = attribute(network, sample[None], target).conservation
+        for account, expected in zip(together.layers, alone.layers, strict=True):
+            torch.testing.assert_close(account.upper[number], expected.upper[0], rtol=1e-4, atol=1e-6)
+            torch.testing.assert_close(account.to_bias[number], expected.to_bias[0], rtol=1e-4, atol=1e-6)
 
 
 def test_each_call_of_a_layer_has_its_account():

@@ -90,12 +90,51 @@ class UnderNoGrad(nn.Module):
         return value
 
 
+def hidden_write(write):
+    """Changes the output of a convolution by a function, where autograd does not look, and uses it in a function."""
+
+    class Writing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.convolution, self.dense = nn.Conv1d(1, 4, 3), nn.Linear(248, 3)
+
+        def forward(self, value):
+            value = self.convolution(value)
+            write(value)
+            return self.dense(torch.relu(value).flatten(1))
+
+    return Writing
+
+
+@torch.no_grad()
+def doubled(value):
+    value[:, :2].mul_(2)
+
+
+def replaced_data(value):
+    value.data = 2 * value.data
+
+
+HIDDEN_WRITES = {
+    "view": doubled,
+    "out": torch.no_grad()(lambda value: torch.clamp(value, min=0, out=value)),
+    "data": lambda value: value.data.mul_(2),
+    "replaced_data": replaced_data,
+    "item": lambda value: value.detach().__setitem__(0, 1.0),
+    "in_place_function": lambda value: nn.functional.relu(value.detach(), inplace=True),
+}
+
+
 class BatchMean(nn.AvgPool1d):
     def forward(self, value):
         return super().forward(value).mean(0, keepdim=True).expand(len(value), -1, -1)
 
 
 REFUSED = {
+    **{
+        f"hidden_write_{name}": (hidden_write(write), "the network Writing changes values in place under no_grad")
+        for name, write in HIDDEN_WRITES.items()
+    },
     "low_rank": (lambda: replaced(8, LowRank(128, 16)), "module '8' \\(LowRank\\) \\(operation Add\\)"),
     "input_hook": (
         lambda: with_hook("forward_pre_hook", lambda _, args: (2 * args[0],)),
@@ -116,7 +155,7 @@ REFUSED = {
     "mixing_activation": (lambda: replaced(1, MixingReLU), "module '1' \\(MixingReLU\\): it is not elementwise"),
     "in_place_under_no_grad": (
         lambda: inserted(UnderNoGrad(), 1),
-        "module '1' \\(UnderNoGrad\\) was changed in place under no_grad",
+        "module '1' \\(UnderNoGrad\\) changes values in place under no_grad",
     ),
     "averages_the_batch": (lambda: replaced(5, BatchMean(2)), "module '5' \\(BatchMean\\): mean mixes the samples"),
     "in_place_on_a_view": (

@@ -1,5 +1,7 @@
 """The guard of an attribution: nothing is changed for good, whatever surrounds it and whatever happens inside."""
 
+import os
+import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -17,12 +19,14 @@ from networks import (
     waveform_network,
 )
 from torch import nn
+from torch.overrides import BaseTorchFunctionMode, _len_torch_function_stack
 from zennit.canonizers import Canonizer
 from zennit.composites import EpsilonPlus, LayerMapComposite
 from zennit.rules import Epsilon, Pass
 
 from audio_lrp.attribution import PRESETS, RuleMap, ZPlus, attribute
 from audio_lrp.attribution.guard import guarded
+from audio_lrp.errors import UserError
 
 
 def trained_a_little(network, inputs):
@@ -171,6 +175,9 @@ def test_another_thread_runs_the_network_meanwhile():
         assert_same_relevance(relevance, expected)
 
 
+HALF = torch.zeros(1, dtype=torch.float16)
+
+
 class Precise(nn.Module):
     """A network that asks for less precision inside its forward."""
 
@@ -189,17 +196,108 @@ class Precise(nn.Module):
                     return self.network(value.to(dtype=torch.float16))
                 case "type":
                     return self.network(value.type(torch.bfloat16))
+                case "type_by_name":
+                    return self.network(value.type("torch.HalfTensor"))
+                case "like_another":
+                    return self.network(value.to(HALF))
             return self.network(value)
 
 
 @pytest.mark.parametrize("preset", ["epsilon_alpha2_beta1", "zennit_epsilon_plus"])
-@pytest.mark.parametrize("ask", ["autocast", "half", "to", "to_keyword", "type"])
+@pytest.mark.parametrize("ask", ["autocast", "half", "to", "to_keyword", "type", "type_by_name", "like_another"])
 def test_lower_precision_inside_the_forward_is_neutralised(ask, preset):
     expected = attribute(waveform_network(), random_input(), composite=preset)
     explanation = attribute(Precise(ask), random_input(), composite=preset)
     assert explanation.relevance.dtype == torch.float32
     assert torch.equal(explanation.output, expected.output)
     assert_same_relevance(explanation.relevance, expected.relevance)
+
+
+@pytest.mark.parametrize("kind", ["hook", "pre_hook"])
+def test_global_hooks_on_gradients_do_not_change_relevance(kind):
+    calls = []
+
+    def triple(_, *gradients):
+        calls.append(gradients)
+        return tuple(3 * gradient for gradient in gradients[0] if gradient is not None)
+
+    network, inputs = waveform_network(), random_input().requires_grad_()
+    expected = attribute(network, inputs).relevance
+    handle = getattr(nn.modules.module, f"register_module_full_backward_{kind}")(triple)
+    try:
+        assert_same_relevance(attribute(network, inputs).relevance, expected)
+        assert not calls
+        network(inputs).sum().backward()
+        assert calls  # they are there again
+    finally:
+        handle.remove()
+
+
+@pytest.mark.parametrize("kind", ["forward_hook", "forward_pre_hook"])
+def test_refuses_to_explain_a_network_while_it_is_explained(kind):
+    network, inputs = waveform_network(), random_input()
+    handle = getattr(network[3], f"register_{kind}")(lambda *_: attribute(network, inputs, composite="lrp0") and None)
+    before = state_of(network)
+    with pytest.raises(UserError, match="is being explained already: attribute was called in its forward or in a hook"):
+        attribute(network, inputs)
+    assert_same_state(before, state_of(network))
+    handle.remove()
+    found = []
+    network[3].register_forward_hook(lambda *_: found.append(attribute(waveform_network(), inputs).relevance))
+    assert_same_relevance(attribute(network, inputs).relevance, found[0])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # forking beside threads
+def test_a_process_forked_while_another_thread_explains_can_explain():
+    network, inputs, finished = waveform_network(), random_input(), threading.Event()
+
+    def explain():
+        while not finished.is_set():
+            attribute(network, inputs)
+
+    with ThreadPoolExecutor(1) as threads:
+        threads.submit(explain)
+        try:
+            children = []
+            for _ in range(3):
+                if (child := os.fork()) == 0:
+                    signal.alarm(20)  # ends a child that waits for ever
+                    attribute(network, inputs)
+                    os._exit(0)
+                children.append(child)
+            assert [os.waitpid(child, 0)[1] for child in children] == [0, 0, 0]
+        finally:
+            finished.set()
+
+
+def interrupted(network):
+    """By a signal between two steps: a hook is registered but not remembered, a mode entered but not left."""
+    with guarded(network):
+        network[3].register_forward_hook(lambda *_: pytest.fail("left behind"))
+        BaseTorchFunctionMode().__enter__()
+        raise KeyboardInterrupt
+
+
+def test_an_interrupt_at_any_point_leaves_no_hook_and_no_mode():
+    network = waveform_network()
+    before = state_of(network)
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(network)
+    assert_same_state(before, state_of(network))
+    assert _len_torch_function_stack() == 0
+    network(random_input())
+
+
+def spread():
+    network = waveform_network()
+    network[8].weight.full_tensor = lambda: None  # what tensors in pieces have
+    return network
+
+
+def test_refuses_weights_that_are_spread_over_processes():
+    with pytest.raises(UserError, match=r"module '8' \(Linear\) shares its weights out among processes: load its full"):
+        attribute(spread(), random_input())
 
 
 def test_leaves_no_trace_after_an_exception_in_a_rule():
