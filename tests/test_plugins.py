@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 PLUGIN = Path(__file__).parent / "plugin"
-README = Path(__file__).resolve().parents[1] / "README.md"
+README = Path(__file__).parent / "README.md"
 TRAINING = ["fit", "--config=tests/plugin/buzzes.yaml", "--trainer.enable_progress_bar=false"]
 
 

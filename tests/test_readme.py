@@ -1,4 +1,4 @@
-"""Every command of the README: parsed always, run in small where a machine without account and GPU can."""
+"""All README files: their commands and their code run, in small where they must, and their links lead somewhere."""
 
 import importlib
 import json
@@ -7,19 +7,47 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
 import soundfile
+import torch
+import yaml
 from command_line import exit_code, only_folder
+from torch import nn
 
-from audio_lrp.commands.table import COMMANDS, LIGHTNING
+from audio_lrp.attribution import RuleMap, attribute
+from audio_lrp.commands.table import COMMANDS, LIGHTNING, Command
 
-README = Path(__file__).resolve().parents[1] / "README.md"
-BLOCKS = re.findall(r"```bash\n(.*?)```", README.read_text(), re.DOTALL)
-PYTHON = re.findall(r"```python\n(.*?)```", README.read_text(), re.DOTALL)[2:]  # the first two are about plugins
-LINES = list(dict.fromkeys(line.partition(" #")[0] for block in BLOCKS for line in block.splitlines()))
+REPOSITORY = Path(__file__).resolve().parents[1]
+README = REPOSITORY / "README.md"
+GUIDES = sorted([*REPOSITORY.glob("*/README.md"), *REPOSITORY.glob("audio_lrp/**/README.md")])
+READMES = [README, *GUIDES]
+CONTRIBUTE = REPOSITORY / "tests" / "README.md"
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """What stands in a file's blocks of code in a language."""
+    return re.findall(rf"```{language}\n(.*?)```", path.read_text(), re.DOTALL)
+
+
+def prose(path: Path) -> str:
+    """A file without its blocks of code."""
+    return re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
+
+
+def section(path: Path, heading: str) -> list[str]:
+    """The blocks of Python below a heading."""
+    (text,) = re.findall(rf"^## {heading}\n(.*?)(?=^## |\Z)", path.read_text(), re.DOTALL | re.MULTILINE)
+    return re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+
+
+BASH = [line.partition(" #")[0] for path in READMES for block in blocks(path, "bash") for line in block.splitlines()]
+LINES = list(dict.fromkeys(line for line in BASH if not line.startswith("#")))
+
+FIGURES = "runs/quickstart/TIME/wandb/offline-run-*/files/media/images/lrp"
 
 NOT_OF_THE_PROGRAM = {
     "python3 -m venv .venv && . .venv/bin/activate": "CI and every installation begin with it",
@@ -32,6 +60,9 @@ NOT_OF_THE_PROGRAM = {
     "wandb sweep --project audio-lrp sweeps/audionet.yaml": "needs a server; test_wandb_server.py has one",
     "CUDA_VISIBLE_DEVICES=0 wandb agent ID": "needs a server; test_wandb_server.py has one",
     "pip install -e '.[dev]' && .ci/run": "runs these tests",
+    "pytest -m slow": ".ci/run does it",
+    "python tests/benchmarks/attribution.py --networks AudioNet --batch 16": "test_benchmarks.py runs a smaller one",
+    f"xdg-open {FIGURES}": "opens a window; test_runs finds the figures",
 }
 """Commands that begin with other programs, and why they are not run from here."""
 
@@ -44,6 +75,7 @@ PARSED_ONLY = {
     "sweep": "hours; test_search_runs.py runs sweeps, test_sweeps.py every point of the shipped ones",
     "fit --config tests/plugin/buzzes.yaml": "needs the plugin; test_plugins.py runs it",
     "report runs/buzzes/TIME": "needs the plugin; test_plugins.py runs it",
+    "report study-NAME": "needs a study; test_report.py has one",
 }
 """Commands of the program that take too much, and what runs them instead; by how they begin."""
 
@@ -55,11 +87,10 @@ def words_of(line: str) -> list[str]:
 
 
 OWN = [line for line in LINES if line not in NOT_OF_THE_PROGRAM]
-FIRST = "audio-lrp fit --config audionet_digit --data.root path/to/AudioMNIST"
 
 
 def test_every_command_is_known() -> None:
-    assert set(NOT_OF_THE_PROGRAM) <= set(LINES)  # none that the README has no more
+    assert set(NOT_OF_THE_PROGRAM) <= set(LINES)  # none that no README has any more
     for line in OWN:
         assert words_of(line)[0].removeprefix("--help") in {*COMMANDS, ""}, line
     for begin in PARSED_ONLY:
@@ -80,7 +111,7 @@ def test_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A working folder with all that the README's commands name: corpora, recordings and the run of a training."""
+    """A working folder with all that the commands name: corpora, recordings, the runs of trainings, a package."""
     monkeypatch.chdir(tmp_path)
     for name in ("WANDB_MODE", "AUDIOMNIST_ROOT"):
         monkeypatch.delenv(name, raising=False)
@@ -103,9 +134,14 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     write(Path("one.wav"), 500, random)
     write(Path("two.flac"), 700, random)
     few = [f"--trainer.callbacks.num_{what}=1" for what in ("examples", "pictures")]  # of the last of the callbacks
-    assert exit_code(*words_of(FIRST), "--trainer.max_steps=1", *TINY, *few) == 0
-    only_folder(Path("runs")).rename("runs/audionet_digit/TIME")
+    for name in ("audionet_digit", "alexnet_gender"):
+        config = [f"--config={name}", "--data.root=path/to/AudioMNIST", "--run.root=new"]
+        assert exit_code("fit", *config, "--trainer.max_steps=1", *TINY, *few) == 0
+        Path("runs", name).mkdir(parents=True)
+        only_folder(Path("new")).rename(Path("runs", name, "TIME"))
+    Path("runs/quickstart").symlink_to("audionet_digit")
     Path("CKPT").symlink_to("runs/audionet_digit/TIME/checkpoints/last.ckpt")
+    Path("last.ckpt").symlink_to("CKPT")
     return tmp_path
 
 
@@ -121,7 +157,19 @@ TINY = [
 ]  # fmt: skip
 
 
+@pytest.fixture
+def my_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package that the guides' examples name."""
+    (tmp_path / "my_package.py").write_text(
+        "import command_line, fake_corpus\n"
+        "class MyNetwork(command_line.TinyNetwork): ...\n"
+        "class MyCorpus(fake_corpus.ToneCorpus): ...\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("my_package")
 def test_runs(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     for line in OWN:
         words = words_of(line)
@@ -129,23 +177,121 @@ def test_runs(folders: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Cap
             continue
         run_in_small = []
         if words[0] in COMMANDS and COMMANDS[words[0]].module == LIGHTNING and "--help" not in words:
-            steps = ["--trainer.max_steps=2"] if words[0] == "fit" else []
-            run_in_small = [*TINY, *steps]
+            explains = any(word.startswith("--trainer.callbacks") for word in words)
+            callbacks = "--trainer.callbacks.num_pictures=1" if explains else "--trainer.callbacks=null"
+            run_in_small = [*TINY, *(["--trainer.max_steps=2"] if words[0] == "fit" else []), callbacks]
+        elif words[0] == "faithfulness":
+            run_in_small = ["--clips", "4"]
         monkeypatch.setenv("WANDB_MODE", "offline")  # whatever the command says: there is no account
         if "trainer/ddp" in words:  # a process group and its variables would stay in this process, and its port taken
-            command = [sys.executable, "-m", "audio_lrp", *words, *run_in_small, "--trainer.devices=2"]
+            command = [sys.executable, "-m", "audio_lrp", *words, *run_in_small[:-1], "--trainer.devices=2"]
             subprocess.run(command, check=True, capture_output=True, timeout=300)
             continue
-        code = exit_code(*words, *run_in_small, *(["--trainer.callbacks=null"] if run_in_small else []))
-        assert code == 0, f"{line}\n{capsys.readouterr().err}"
-    assert Path("explanations/index.html").is_file()
-    assert Path("seven/index.html").is_file()
-    assert Path("corpus-check/exclude.yaml").is_file()
+        assert exit_code(*words, *run_in_small) == 0, f"{line}\n{capsys.readouterr().err}"
+    for path in ("explanations/index.html", "mine/index.html", "seven/index.html", "corpus-check/exclude.yaml"):
+        assert Path(path).is_file()
     assert Path("runs/audionet_digit/TIME/report.html").is_file()
-    Path("last.ckpt").symlink_to("CKPT")
+    assert [*Path().glob(f"{FIGURES}/maps_*.png")]
+    names: dict[Path, dict[str, Any]] = {path: {} for path in READMES}
+    for path in READMES:  # examples of contributions have tests of their own, below
+        for block in section(CONTRIBUTE, "A package of your own") if path == CONTRIBUTE else blocks(path, "python"):
+            exec(block, names[path])
+    found = names[REPOSITORY / "audio_lrp/attribution/README.md"]
+    assert found["explanation"].relevance.shape == (20, 1, 8000)
+    assert found["curves"].fractions[0] == 0
+    assert sum(map(len, found["speakers"])) == 20
+    assert names[REPOSITORY / "audio_lrp/data/README.md"]["batch"].input.shape == (20, 1, 8000)
+
+
+@pytest.mark.usefixtures("my_package")
+def test_configurations_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    found = [block for path in READMES for block in blocks(path, "yaml")]
+    assert found
+    for block in found:
+        Path("config.yaml").write_text(block)
+        assert exit_code("fit", "--config=config.yaml", "--print_config") == 0, capsys.readouterr().err
+        settings = yaml.safe_load(capsys.readouterr().out)
+        assert settings["model"]["init_args"]["network"]["class_path"] == "my_package.MyNetwork"
+
+
+def test_adding_a_rule() -> None:
     names: dict[str, Any] = {}
-    for block in PYTHON:
-        exec(block, names)
-    assert names["explanation"].relevance.shape == (20, 1, 8000)
-    assert names["curves"].fractions[0] == 0
-    assert sum(map(len, names["speakers"])) == 20
+    exec(section(CONTRIBUTE, "Add a rule")[0], names)
+    layer = nn.Linear(3, 1, bias=False)
+    layer.weight.data = torch.tensor([[1.0, -2.0, 3.0]])
+    composite = RuleMap({"Linear": names["Absolute"]()})
+    relevance = attribute(
+        nn.Sequential(layer), torch.tensor([[2.0, 1.0, -1.0]]), target="predicted", composite=composite
+    ).relevance
+    torch.testing.assert_close(relevance, torch.tensor([[2.0, 2.0, 3.0]]) / 7 * -3)  # the output is -3
+
+
+def test_adding_a_corpus(tmp_path: Path) -> None:
+    names: dict[str, Any] = {}
+    exec(section(CONTRIBUTE, "Add a corpus")[0], names)
+    for name in ("7-eve-0.wav", "3-adam-12.wav", "notes.txt"):
+        (tmp_path / name).touch()
+    found = [(item.digit, item.speaker, item.repetition) for item in names["DigitFirst"](tmp_path).recordings]
+    assert found == [(3, "adam", 12), (7, "eve", 0)]
+
+
+def test_adding_a_metric() -> None:
+    names: dict[str, Any] = {}
+    exec(section(CONTRIBUTE, "Add a metric")[0], names)
+    metric = names["HalfMass"]()
+    metric.update(torch.tensor([[0.0, -9.0, 1.0, 1.0]]))  # a single value
+    metric.update(torch.tensor([[1.0, 1.0, 1.0, 1.0], [5.0, 0.0, 0.0, 0.0]]))  # two, and one
+    assert metric.compute().item() == pytest.approx((1 + 2 + 1) / 12)
+
+
+def test_adding_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    code, line = section(CONTRIBUTE, "Add a command")
+    (command,) = eval(f"{{{line}}}", {"Command": Command}).values()
+    module = ModuleType(command.module)
+    exec(code, vars(module))
+    monkeypatch.setitem(sys.modules, command.module, module)
+    monkeypatch.setitem(COMMANDS, "speakers", command)
+    for name in ("0_01_0", "1_01_0", "0_02_0"):
+        path = tmp_path / "data" / name[2:4] / f"{name}.wav"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write(path, 500, np.random.default_rng(0))
+    (tmp_path / "data" / "audioMNIST_meta.txt").write_text("{}")
+    assert exit_code("speakers", str(tmp_path)) == 0
+    assert capsys.readouterr().out == "01: 2 recordings\n02: 1 recordings\n"
+    assert exit_code("--help") == 0
+    assert command.help in capsys.readouterr().out
+
+
+def anchors(path: Path) -> list[str]:
+    """What links to a file's headings, its title first, are called on GitHub."""
+    headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+    return [re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings]
+
+
+@pytest.mark.parametrize("path", READMES, ids=lambda path: str(path.relative_to(REPOSITORY)))
+class TestLinks:
+    def test_files_and_anchors_exist(self, path: Path) -> None:
+        for target in re.findall(r"\]\(([^)]+)\)", prose(path)):
+            if not target.startswith("https://"):
+                file, _, anchor = target.partition("#")
+                linked = (path.parent / file).resolve() if file else path
+                assert linked.is_file(), target
+                assert not anchor or anchor in anchors(linked), target
+
+    def test_files_that_are_named_exist(self, path: Path) -> None:
+        for name in re.findall(r"`((?:audio_lrp|callbacks|configs|sweeps|tests|\.ci)/[\w./]*)`", prose(path)):
+            assert (REPOSITORY / name).exists(), name
+
+    def test_contents_are_complete(self, path: Path) -> None:
+        linked = re.findall(r"\]\(#([^)]+)\)", prose(path))
+        assert linked[: len(anchors(path)) - 1] == anchors(path)[1:]
+
+
+def test_the_readme_is_short_and_leads_to_every_guide() -> None:
+    text = README.read_text()
+    assert len(text.splitlines()) <= 250
+    for path in GUIDES:
+        assert f"]({path.relative_to(REPOSITORY).as_posix()})" in text
