@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,6 +33,15 @@ class UsageError(UserError):
     def __init__(self, message: str, option: str | None = None) -> None:
         super().__init__(message)
         self.option = option
+
+
+def with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised from or after; each once, as an error may be raised from a later one."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def not_writable(path: Path | str, error: OSError, mend: str = "choose another folder") -> UserError:

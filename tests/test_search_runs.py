@@ -219,7 +219,7 @@ def test_killed_worker_and_stopped_sweep(corpus: Path, number: signal.Signals) -
     sweep.send_signal(signal.SIGINT)
     output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
-    assert "type the same command to go on" in output
+    assert "the same command goes on with the sweep" in output
     begun = len(list(folder.glob("trial-*")))
     assert begun < len(levels)
 

@@ -210,7 +210,10 @@ def test_what_fails_because_of_a_signal_is_told_as_the_signal() -> None:
     assert interruption(SystemExit(1)) is None
 
 
-def test_an_error_that_is_the_context_of_its_own_cause_is_none() -> None:
-    error, cause = ValueError(), TypeError()
-    error.__cause__, cause.__context__ = cause, error
-    assert interruption(error) is None
+def test_an_error_raised_from_a_later_one_is_looked_at_once() -> None:
+    cause, later = Terminated(signal.SIGTERM), RuntimeError()
+    later.__context__, cause.__cause__ = cause, later
+    assert interruption(later) == ("ended by SIGTERM", 143, [])
+    first, second = ValueError(), RuntimeError()
+    first.__cause__, second.__context__ = second, first
+    assert interruption(first) is None

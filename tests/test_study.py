@@ -298,7 +298,7 @@ class TestRunning:
         assert kept == ["best.ckpt", "best.ckpt"]
 
     def test_a_begun_cell_goes_on_from_its_last_checkpoint(
-        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+        self, corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         """The first call is interrupted after two of four steps; here all test clips are explained."""
         budget = tmp_path / "all.yaml"
@@ -316,6 +316,7 @@ class TestRunning:
         monkeypatch.setattr(training, "run_supervised", interrupted_once)
         chosen = ["--networks=alexnet", "--tasks=digit", "--folds=0", f"--output={tmp_path / 'study'}"]
         assert exit_code("study", *options, *chosen) == 130
+        assert "error: interrupted; the same command goes on with the study\n" in capsys.readouterr().err
         cell = tmp_path / "study" / "cells" / "alexnet-digit-fold0"
         assert not (cell / "result.json").exists()
         assert exit_code("study", *options, *chosen) == 0
@@ -386,7 +387,10 @@ class TestRunning:
             assert exit_code("study", *options, *chosen) == 1
         assert not any("ckpt_path" in argument for argument in seen[0])
 
-    @pytest.mark.parametrize(("code", "reason"), [(0, "it ended after 2 of 4 steps"), (-15, "it was ended by SIGTERM")])
+    @pytest.mark.parametrize(
+        ("code", "reason"),
+        [(0, "it ended after 2 of 4 steps"), (-9, "it was ended by SIGKILL"), (143, "it was ended by SIGTERM")],
+    )
     def test_a_cell_is_finished_only_with_all_its_steps(
         self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: int, reason: str
     ) -> None:

@@ -15,7 +15,7 @@ from audio_lrp.attribution.composites import Bounds, composite_by_name
 from audio_lrp.attribution.conservation import Conservation, LayerAccount, joined
 from audio_lrp.attribution.coverage import Coverage, watched
 from audio_lrp.attribution.graph import Graph
-from audio_lrp.attribution.guard import guarded, precision
+from audio_lrp.attribution.guard import guarded, holds_nothing, precision
 from audio_lrp.attribution.seed import Seed, Target, check_request, start
 from audio_lrp.constants import DEFAULT_COMPOSITE
 from audio_lrp.errors import UserError
@@ -272,7 +272,7 @@ def _check_input(model: nn.Module, value: Tensor, chunk_size: int) -> None:
         raise UserError(f"input has shape {list(value.shape)}: pass a batch [B, ...] of at least one sample")
     if not value.is_floating_point():
         raise UserError(f"input holds {value.dtype}: pass floating-point values, as the network takes them")
-    if value.is_meta:
+    if holds_nothing(value):
         raise UserError("input lies on the meta device, which holds no values")
     if chunk_size < 1:
         raise UserError(f"chunk_size is {chunk_size}: pass the number of samples to explain at once, 1 or more")

@@ -90,6 +90,11 @@ def guarded(model: nn.Module) -> Iterator[nn.Module]:
         yield network
 
 
+def holds_nothing(tensor: Tensor) -> bool:
+    """Whether a tensor has a shape but no values; a class with dispatch of its own may hold them elsewhere."""
+    return tensor.is_meta and type(tensor).__torch_dispatch__ is Tensor.__torch_dispatch__
+
+
 def _leave_modes(depth: int) -> None:
     """Leave the modes that an interrupt kept from being left."""
     while _len_torch_function_stack() > depth:
@@ -111,7 +116,7 @@ def _check_modules(network: nn.Module) -> None:
         if any(map(is_lazy, tensors)):
             raise UserError(f"{place} has no weights yet: run the network once, so that it learns its input's shape")
         devices = {tensor.device.type for tensor in tensors}
-        if "meta" in devices:
+        if any(map(holds_nothing, tensors)):
             raise UserError(f"{place} lies on the meta device, which holds no values: load its weights")
         if "mps" in devices:
             raise UserError(

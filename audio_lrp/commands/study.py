@@ -22,7 +22,11 @@ def main(args: Sequence[str] | None = None) -> None:
     options = parser().parse_args(arguments)
     from audio_lrp.study.run import run_study  # only now: it needs PyTorch, and seconds
 
-    run_study(options, arguments)
+    try:
+        run_study(options, arguments)
+    except KeyboardInterrupt as error:
+        error.add_note("the same command goes on with the study")
+        raise
 
 
 def parser() -> CommandParser:

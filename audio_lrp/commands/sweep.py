@@ -80,8 +80,8 @@ def _run(options: Namespace) -> str:
     study = open_study(storage, name, sweep, content)
     try:
         supervise(study, sweep, Job(name, content, storage, total, folder.absolute(), options.workers))
-    except KeyboardInterrupt:
-        print("\nThe sweep is stopped; type the same command to go on with it.")
+    except KeyboardInterrupt as error:
+        error.add_note("the same command goes on with the sweep")
         raise
     with told_as_user_errors(storage):
         return write_report(study, sweep, folder)

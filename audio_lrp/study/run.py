@@ -95,6 +95,8 @@ def _work_in_processes(study: Study, arguments: Sequence[str], count: int) -> No
             process.wait()
     finally:
         for process in processes:
+            process.terminate()  # all at once: each may take the whole time that it is given
+        for process in processes:
             end(process)
 
 

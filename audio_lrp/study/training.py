@@ -26,6 +26,8 @@ _LEFT_OUT: Final = ("LRPCallback", "ConfusionMatrixCallback")
 _RESUMPTION: Final = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "current_model_state")
 """Parts of a checkpoint that only a training to be taken up again needs; they are four fifths of it."""
 _LOGGED_EVERY: Final = 10
+_SIGNALLED: Final = 128
+"""What is added to a signal's number in the exit code of a command that it has ended in order."""
 _CHECK_SECONDS: Final = 1.0
 _PATIENCE_SECONDS: Final = 20.0
 
@@ -104,8 +106,8 @@ def train(study: Study, cell: Cell, claim: Claim) -> None:
         log.write(f"audio-lrp {' '.join(arguments)}\n")
         log.flush()
         code = run_supervised(arguments, log, claim)
-    if code < 0:  # it could say nothing of that itself
-        raise TrainingFailedError(f"it was ended by {signal.Signals(-code).name}")
+    if code < 0 or code > _SIGNALLED:  # where it ended in order, it has told of resuming alone, outside of a study
+        raise TrainingFailedError(f"it was ended by {signal.Signals(-code if code < 0 else code - _SIGNALLED).name}")
     if code != 0:
         raise TrainingFailedError(last_line(folder / LOG))
     for path in (folder / BEST, folder / LAST):

@@ -15,7 +15,7 @@ from typing import Any
 import optuna
 import torch
 
-from audio_lrp.errors import NO_SPACE, UserError
+from audio_lrp.errors import NO_SPACE, UserError, with_causes
 from audio_lrp.sweeps.study import give_up, is_retry, open_study, rank, sign, startable
 from audio_lrp.sweeps.sweep_file import Sweep, make_sweep
 from audio_lrp.sweeps.trial import run_trial
@@ -156,12 +156,8 @@ def _objective(study: optuna.Study, trial: optuna.Trial, sweep: Sweep, job: Job)
         raise
 
 
-def _disk_is_full(error: BaseException | None) -> bool:
-    while error is not None:
-        if isinstance(error, OSError) and error.errno in NO_SPACE:
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+def _disk_is_full(error: BaseException) -> bool:
+    return any(isinstance(each, OSError) and each.errno in NO_SPACE for each in with_causes(error))
 
 
 def _take_share_of_machine(workers: int, index: int) -> None:

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final, NamedTuple
 
+from audio_lrp.errors import with_causes
+
 _ENDING: Final = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2, signal.SIGXCPU)
 """What terminals and schedulers announce an end by; all of them would end the process anyway, without a word.
 
@@ -96,13 +98,10 @@ def interruption(error: BaseException | None) -> Interruption | None:
     """
     found: KeyboardInterrupt | None = None
     notes: list[str] = []
-    seen = set[BaseException | None]()  # an error may be the context of its own cause
-    while error is not None and error not in seen:
-        seen.add(error)
-        notes += getattr(error, "__notes__", [])
-        if found is None and isinstance(error, KeyboardInterrupt):
-            found = error
-        error = error.__cause__ or error.__context__
+    for each in with_causes(error):
+        notes += getattr(each, "__notes__", [])
+        if found is None and isinstance(each, KeyboardInterrupt):
+            found = each
     if found is None:
         return None
     if isinstance(found, Terminated):
