@@ -16,7 +16,8 @@ import pytest
 from command_line import exit_code
 from http_server import Served, serving
 
-from audio_lrp.data import AudioMNISTDataModule, audiomnist, audiomnist_download
+from audio_lrp.data import AudioMNISTDataModule
+from audio_lrp.data.corpora import audiomnist, audiomnist_download
 from audio_lrp.data.corpora.audiomnist import AudioMNIST
 from audio_lrp.data.corpora.audiomnist_download import (
     AUDIOMNIST,

@@ -22,11 +22,11 @@ import soxr
 import torch
 from numpy.typing import NDArray
 
-from audio_lrp.data import cache
 from audio_lrp.data.corpora.audiomnist import AudioMNIST
 from audio_lrp.data.corpora.formats import _SUFFIXES as OF_FORMAT
 from audio_lrp.data.corpora.formats import SUFFIXES
 from audio_lrp.data.corpora.fsdd import FSDD
+from audio_lrp.data.packing import cache
 from audio_lrp.data.packing.cache import INDEX, NAMES, SAMPLES, LongClipPolicy, PackedClips
 from audio_lrp.data.packing.decode import LOUDEST, UnusableRecordingError, decode, decode_all, loudest_window
 from audio_lrp.data.packing.fingerprint import hash_files, stat_signature

@@ -9,7 +9,7 @@ from fake_corpus import ToneCorpus
 from pretend_device import Elsewhere, pretended, waits
 from torch import Tensor, nn
 
-from audio_lrp.attribution import PRESETS, HannSTFT, attribute
+from audio_lrp.attribution import PRESETS, attribute
 from audio_lrp.attribution.guard import guarded
 from audio_lrp.data import Batch, CorpusDataModule
 from audio_lrp.data.augmentation import (
@@ -36,6 +36,7 @@ from audio_lrp.faithfulness import (
 from audio_lrp.faithfulness.band_relevance import band_relevance
 from audio_lrp.faithfulness.manipulations import scale_frequency
 from audio_lrp.models import Classifier
+from audio_lrp.timefrequency import HannSTFT
 from audio_lrp.timefrequency.audible import audible_relevance
 from audio_lrp.visualization.views import coefficient_relevance, time_frequency_relevance
 

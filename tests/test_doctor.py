@@ -16,7 +16,7 @@ import torch
 from command_line import exit_code
 from http_server import Served, serving
 
-from audio_lrp import doctor
+from audio_lrp.commands import doctor
 from audio_lrp.commands.doctor import (
     Finding,
     caches,

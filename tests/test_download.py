@@ -13,7 +13,7 @@ import pytest
 import requests
 from http_server import Served, serving
 
-from audio_lrp.data import download as module
+from audio_lrp.data.corpora import download as module
 from audio_lrp.data.corpora.download import ATTEMPTS, CUT_OFF, CutOffError, Part, download
 from audio_lrp.errors import UserError
 

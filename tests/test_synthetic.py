@@ -16,7 +16,7 @@ import soundfile
 from numpy.typing import NDArray
 from scipy.signal import stft
 
-from audio_lrp.data import synthetic
+from audio_lrp.data.corpora import synthetic
 from audio_lrp.data.corpora.corpus import Recording
 from audio_lrp.data.corpora.espeak import SAMPLE_RATE, Voice, initialize, installation, load_private_copy, version
 from audio_lrp.data.corpora.synthetic import (
