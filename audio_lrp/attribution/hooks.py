@@ -19,7 +19,7 @@ from zennit.types import Activation
 from audio_lrp.attribution.calls import call_of
 from audio_lrp.attribution.operators import OPERATORS, LayerError, ScalingOperator
 from audio_lrp.attribution.redistribution import PassThrough, redistributed
-from audio_lrp.attribution.shares import Part, Share
+from audio_lrp.attribution.shares import Part, Share, negative, positive, whole
 from audio_lrp.errors import UserError
 
 
@@ -63,7 +63,17 @@ class Rule(Hook):  # type: ignore[misc]
         return replace(self)
 
     def register(self, module: nn.Module) -> RemovableHandleList:
-        """Take hold of a layer."""
+        """Take hold of a layer.
+
+        Raises:
+            UserError: the rule goes by a part of the input that no relevance in proportion to the input can.
+        """
+        parts = {term.input for share in self.shares() for term in share.terms}
+        if self.proportional and parts not in ({whole}, {positive, negative}):
+            raise UserError(
+                f"{type(self).__name__} shares relevance out in proportion to the input, so its terms take the input "
+                "whole, or its positive and negative parts; for others set proportional = False"
+            )
         forward = module.forward
 
         def intercepted(*args: Any, **kwargs: Any) -> Any:
