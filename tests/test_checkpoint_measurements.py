@@ -84,6 +84,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
     return errors[0]
 
 
+@pytest.mark.slow
 class TestAgreesWithTheStudy:
     def test_scaling(self, study: Path) -> None:
         """Of the run's own test speakers where no corpus is named."""

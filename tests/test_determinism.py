@@ -26,6 +26,7 @@ def trained(corpus: Path, root: str, seed: int) -> tuple[dict[str, torch.Tensor]
     return weights, numbers.read_text(), pictures
 
 
+@pytest.mark.slow
 def test_same_seed_same_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     weights, numbers, pictures = trained(tmp_path / "corpus", "first", seed=3)

@@ -375,6 +375,7 @@ class TestCommand:
         assert exit_code("fit", "--config=audionet_digit", f"--data.root={os.fsdecode(b'jos' + bytes([0xE9]))}") == 1
         assert r"the name '--data.root=jos\xe9' is not in UTF-8" in capsys.readouterr().err
 
+    @pytest.mark.slow
     def test_a_users_settings_of_matplotlib(self, root: Path, tmp_path: Path) -> None:
         """A notebook's backend that is missing here, LaTeX that may be, and another look."""
         (tmp_path / "own").write_text("text.usetex: True\nfont.size: 30\naxes.facecolor: red\n")

@@ -63,6 +63,7 @@ def test_a_plugin_trains(trained: Path) -> None:
     assert all("aopc_from_the_end" in text for text in scores)
 
 
+@pytest.mark.slow
 def test_the_checkpoint_alone_is_tested_and_explained(site: Path, trained: Path) -> None:
     path = checkpoint(trained)
     result = run(site, trained, "test", "--ckpt_path", path, "--run.root=tests")
@@ -99,6 +100,7 @@ def test_the_readme_shows_this_very_plugin() -> None:
     assert f"```toml\n{(PLUGIN / 'pyproject.toml').read_text()}```" in README.read_text()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_does_not_import_what_nobody_trusts(trained: Path, tmp_path: Path) -> None:
     """The plugin's module can be found here, but the package is not installed as a plugin."""
     shutil.copy(PLUGIN / "buzzer.py", tmp_path)

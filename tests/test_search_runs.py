@@ -82,6 +82,7 @@ def table() -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+@pytest.mark.slow
 def test_from_start_to_end(corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
     wandb = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
     write_sweep(corpus, [0.5, 0.25, -1.0, 0.75], *wandb)

@@ -182,6 +182,7 @@ def test_run_stays_offline_where_the_server_cannot_be_used(
     assert server.only_run().exit_code == 0
 
 
+@pytest.mark.slow
 def test_server_that_dies_in_the_middle_of_a_run(
     corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

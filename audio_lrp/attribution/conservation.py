@@ -1,6 +1,5 @@
 """Where relevance goes: a ledger of every layer's relevance in, out, to the bias and to the stabilizer."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -65,26 +64,32 @@ class Conservation:
     @property
     def error(self) -> float:
         """Largest gap of any layer (see `LayerAccount`) or between the layers, for any sample: rounding only."""
-        return max([self.gap_between_layers, *(account.gap.max().item() for account in self.layers)], key=_nan_last)
+        return self._gaps.max().item()
 
     @property
-    def gap_between_layers(self) -> float:
+    def largest_gap(self) -> str:
+        """Where most is unaccounted for: the layer, or the operations between the layers."""
+        largest = int(self._gaps.argmax())  # what is not a number is the largest
+        if largest == len(self.layers):
+            return "the operations between the layers"
+        return f"layer {self.layers[largest].name!r} ({self.layers[largest].layer})"
+
+    @property
+    def _gaps(self) -> Tensor:
+        """The largest gap of each layer, and last that between the layers, together: a GPU is waited for only once."""
+        return torch.stack([*(account.gap.max() for account in self.layers), self._gap_between_layers])
+
+    @property
+    def _gap_between_layers(self) -> Tensor:
         """What neither reached the input nor stands in the ledger, as a fraction of the largest amount in it.
 
         0 where the ledger is not complete.
         """
         if not self.complete or not self.layers:
-            return 0.0
+            return self.explained.new_zeros(())
         taken = sum((account.to_bias + account.to_stabilizer for account in self.layers), self.attributed)
         amounts = torch.stack([account.amount for account in self.layers]).amax(dim=0)
-        return (_fraction((self.explained - taken).abs(), amounts)).max().item()
-
-    @property
-    def largest_gap(self) -> str:
-        """Where most is unaccounted for: the layer, or the operations between the layers."""
-        gaps = {f"layer {account.name!r} ({account.layer})": account.gap.max().item() for account in self.layers}
-        gaps["the operations between the layers"] = self.gap_between_layers
-        return max(gaps, key=lambda place: _nan_last(gaps[place]))
+        return _fraction((self.explained - taken).abs(), amounts).max()
 
     def rows(self) -> list[dict[str, str | float]]:
         """The ledger as a table, layer by layer, averaged over the batch: for CSV files and data frames."""
@@ -145,8 +150,3 @@ def joined(parts: Sequence[Conservation]) -> Conservation:
 
 def _fraction(part: Tensor, whole: Tensor) -> Tensor:
     return part / whole.clamp(min=torch.finfo(torch.float32).tiny)
-
-
-def _nan_last(value: float) -> float:
-    """For comparisons: what is not a number is the largest error."""
-    return math.inf if math.isnan(value) else value

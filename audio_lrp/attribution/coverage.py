@@ -243,7 +243,7 @@ _DATA: Any = Tensor.data
 
 
 def _memory(value: Tensor) -> int:
-    return value.untyped_storage().data_ptr() if value.layout is torch.strided else id(value)
+    return value.untyped_storage()._cdata if value.layout is torch.strided else id(value)
 
 
 def _cuts_off(inputs: tuple[Any, ...], outputs: tuple[Any, ...]) -> bool:
