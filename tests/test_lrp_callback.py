@@ -646,6 +646,7 @@ for name, callbacks in {{"with.pt": [LRPCallback(**tests.SMALL)], "without.pt": 
     trainer.test(module, data, verbose=False)
     if trainer.is_global_zero:
         tests.torch.save(module.state_dict(), folder / name)
+tests.torch.distributed.destroy_process_group()
 """
 
 

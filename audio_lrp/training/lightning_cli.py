@@ -336,6 +336,8 @@ def main(args: Sequence[str]) -> None:
         raise
     finally:
         discard_empty_folders()
+        if torch.distributed.is_initialized():  # the threads of one that is left abort many a process at its exit
+            torch.distributed.destroy_process_group()
     if cli.report:
         print(f"\n{cli.report}")  # last of all, when the W&B run is complete
 
