@@ -1,6 +1,7 @@
 """Running the command line in process, on a tiny network and a generated corpus."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,8 @@ import pytest
 from torch import nn
 
 from audio_lrp.commands import main
+
+TESTS = Path(__file__).parent
 
 
 class TinyNetwork(nn.Sequential):
@@ -57,6 +60,11 @@ def tiny_run(corpus: Path) -> list[str]:
         "--trainer.enable_model_summary=false",
         "--trainer.logger=false",
     ]
+
+
+def tests_path() -> str:
+    """A ``PYTHONPATH`` by which another process finds the tests' modules that this one finds."""
+    return os.pathsep.join(path for path in sys.path if Path(path).is_relative_to(TESTS))
 
 
 def exit_code(*arguments: str) -> int:

@@ -49,9 +49,9 @@ class ForkingServer:
 def _serve() -> None:
     from functools import partial
 
-    import test_explain  # noqa: F401
-    import test_search_runs  # noqa: F401
-    import test_study
+    import explainable  # noqa: F401
+    import level_sweep  # noqa: F401
+    import tiny_study
     from command_line import exit_code
 
     import audio_lrp.commands.sweep
@@ -63,11 +63,11 @@ def _serve() -> None:
     import audio_lrp.sweeps.supervisor
     import audio_lrp.training.lightning_cli
 
-    trusted = ["test_study", "test_explain", "command_line"]
+    trusted = ["tiny_study", "explainable", "command_line"]
     load_network = audio_lrp.explain.recordings.load_network
     audio_lrp.explain.recordings.load_network = lambda path, plugins: load_network(path, trusted)
     audio_lrp.study.subject.load_network = partial(load_network, plugins=trusted)
-    audio_lrp.study.training.run_supervised = test_study.in_this_process
+    audio_lrp.study.training.run_supervised = tiny_study.in_this_process
     fork = multiprocessing.get_context("fork")
     audio_lrp.sweeps.supervisor.multiprocessing = SimpleNamespace(get_context=lambda _: fork)
     audio_lrp.sweeps.study._MOST_RETRIES = 100  # a trial is killed more often here than it should be given up for

@@ -12,20 +12,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import archives as downloading
+import explainable as explaining
+import interruptions as resuming
+import level_sweep as sweeping
 import lightning as L
 import numpy as np
 import pytest
 import soundfile
-import test_audiomnist_download as downloading
-import test_explain as explaining
-import test_resume as resuming
-import test_search_runs as sweeping
 import torch
 import yaml
-from command_line import exit_code, only_folder, tiny_run, wandb_records
+from command_line import exit_code, only_folder, tests_path, tiny_run, wandb_records
 from fake_corpus import ToneCorpus
 from matplotlib.image import imread
-from test_study import BUDGET, tones_as_audiomnist
+from tiny_study import BUDGET, tones_as_audiomnist
 
 from audio_lrp.callbacks.publishing import write_image, write_rows
 from audio_lrp.checkpoints import read_checkpoint
@@ -95,7 +95,7 @@ def disk(tmp_path: Path) -> Iterator[SmallDisk]:
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in [name for name in os.environ if name.startswith(("WANDB_", "AUDIO_LRP_"))]:
         monkeypatch.delenv(name)
-    monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", lambda: {"test_explain"})
+    monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", lambda: {"explainable"})
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
 
@@ -340,12 +340,12 @@ class FillingScore(sweeping.Score):
 def test_a_sweep(
     disk: SmallDisk, storage: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", tests_path())
     corpus = Path("corpus").absolute()
     ToneCorpus(corpus, repetitions=1).prepare()
     monkeypatch.chdir(disk.folder)
     sweep = sweeping.write_sweep(corpus, [0.5, 0.75], early_terminate=None)
-    sweep.write_text(sweep.read_text().replace("test_search_runs.Score", "test_full_disk.FillingScore"))
+    sweep.write_text(sweep.read_text().replace("level_sweep.Score", "test_full_disk.FillingScore"))
     Path("fill").touch()
     assert exit_code("sweep", "levels.yaml", *storage) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]

@@ -6,17 +6,17 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import explainable as explaining
+import interruptions
+import level_sweep
 import numpy as np
 import pytest
-import test_explain as explaining
-import test_resume
-import test_search_runs
 import torch
 import yaml
 from command_line import tiny_run
 from fake_corpus import ToneCorpus
 from forking_server import ForkingServer
-from test_study import BUDGET, tones_as_audiomnist
+from tiny_study import BUDGET, tones_as_audiomnist
 
 from audio_lrp.checkpoints import read_checkpoint
 from audio_lrp.data.packing.cache import intact
@@ -120,8 +120,8 @@ def test_cache(server: ForkingServer) -> None:
 
 
 def test_training(server: ForkingServer) -> None:
-    Path("augmented.yaml").write_text(test_resume.AUGMENTATIONS)
-    options = test_resume.options(Path("corpus").absolute(), test_resume.EVERY_STEP)
+    Path("augmented.yaml").write_text(interruptions.AUGMENTATIONS)
+    options = interruptions.options(Path("corpus").absolute(), interruptions.EVERY_STEP)
     undisturbed: list[Path] = []
 
     def command() -> list[str]:
@@ -139,7 +139,7 @@ def test_training(server: ForkingServer) -> None:
         (end,) = Path("runs").rglob("end.ckpt")
         if not undisturbed:
             undisturbed.append(shutil.copytree(end.parent, Path("undisturbed")))
-        test_resume.assert_same_end(end.parent, undisturbed[0])
+        interruptions.assert_same_end(end.parent, undisturbed[0])
 
     survive(server, "training", command, lambda: shutil.rmtree("runs", ignore_errors=True), check, check_end)
 
@@ -201,7 +201,7 @@ def test_sweep(server: ForkingServer) -> None:
     levels = [number / 100 for number in range(50, 56)]
     corpus = Path("corpus").absolute()
     ToneCorpus(corpus, repetitions=1).prepare()
-    test_search_runs.write_sweep(corpus, levels, early_terminate=None)
+    level_sweep.write_sweep(corpus, levels, early_terminate=None)
 
     def check() -> None:
         for path in Path("runs").rglob("*.ckpt"):
@@ -209,9 +209,9 @@ def test_sweep(server: ForkingServer) -> None:
 
     def check_end() -> None:
         check()
-        rows = test_search_runs.table()
-        assert sorted(float(row[test_search_runs.LEVEL]) for row in rows) == levels
-        assert all(row["state"] == "complete" and row["score"] == row[test_search_runs.LEVEL] for row in rows)
+        rows = level_sweep.table()
+        assert sorted(float(row[level_sweep.LEVEL]) for row in rows) == levels
+        assert all(row["state"] == "complete" and row["score"] == row[level_sweep.LEVEL] for row in rows)
         assert "score 0.55" in Path("runs/sweeps/levels/best.yaml").read_text().splitlines()[0]
 
     survive(

@@ -131,3 +131,44 @@ def test_files_are_readable_in_one_sitting() -> None:
     folders = [REPOSITORY / name for name in ("audio_lrp", "callbacks", "configs")]
     for path in (path for folder in folders for path in folder.rglob("*.py")):
         assert len(path.read_text().splitlines()) < LONGEST_FILE, path
+
+
+def module_imports() -> dict[str, set[str]]:
+    """The modules of the package, each with those that it imports: at its top, in a function, or by name."""
+    files = {}
+    for folder, package in (("audio_lrp", "audio_lrp"), ("callbacks", "audio_lrp.callbacks")):
+        for path in (REPOSITORY / folder).rglob("*.py"):
+            parts = path.relative_to(REPOSITORY / folder).with_suffix("").parts
+            files[".".join((package, *parts)).removesuffix(".__init__")] = path
+
+    def module_of(name: str) -> str | None:
+        while name and name not in files:
+            name = name.rpartition(".")[0]
+        return name or None
+
+    found = {name: {module_of(imported) for imported in imported_modules(path)} for name, path in files.items()}
+    return {name: {other for other in others if other not in (None, name)} for name, others in found.items()}
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    """Packages aside, whose own imports are there for their users."""
+    left = {name: others - {"audio_lrp"} for name, others in module_imports().items() if name != "audio_lrp"}
+    while free := [name for name, others in left.items() if not others & left.keys()]:
+        for name in free:
+            del left[name]
+    assert not left
+
+
+def test_no_test_module_imports_another() -> None:
+    tests = REPOSITORY / "tests"
+    names = {path.stem for path in tests.rglob("test_*.py")}
+    for path in tests.rglob("*.py"):
+        assert not {name.split(".")[0] for name in imported_modules(path)} & names, path
+
+
+def test_tests_lie_where_what_they_test_lies() -> None:
+    """Those at the root of the tests are about the whole program."""
+    tests = REPOSITORY / "tests"
+    for path in tests.rglob("*/test_*.py"):
+        room = path.parent.relative_to(tests)
+        assert (REPOSITORY / "audio_lrp" / room).is_dir() or (REPOSITORY / room).is_dir(), path

@@ -19,6 +19,7 @@ from command_line import exit_code, only_folder
 from torch import nn
 
 from audio_lrp.attribution import RuleMap, attribute
+from audio_lrp.commands import completion
 from audio_lrp.commands.table import COMMANDS, LIGHTNING, Command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -72,7 +73,7 @@ PARSED_ONLY = {
     "fit --config audionet_digit --config trainer/ddp --trainer.num_nodes 2": "needs two; test_distributed.py has them",
     "sync": "needs a server; test_sync.py and test_wandb_server.py have one",
     "dashboard": "needs an account; test_dashboard.py builds what would be saved",
-    "sweep": "hours; test_search_runs.py runs sweeps, test_sweeps.py every point of the shipped ones",
+    "sweep": "hours; test_sweep_runs.py runs sweeps, test_shipped_sweeps.py every point of the shipped ones",
     "fit --config tests/plugin/buzzes.yaml": "needs the plugin; test_plugins.py runs it",
     "report runs/buzzes/TIME": "needs the plugin; test_plugins.py runs it",
     "report study-NAME": "needs a study; test_report.py has one",
@@ -104,7 +105,7 @@ def test_parses(line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     if name not in COMMANDS or "--help" in rest:
         assert exit_code(name, *rest) == 0
     elif COMMANDS[name].module != LIGHTNING:
-        importlib.import_module(COMMANDS[name].module).parser().parse_args(rest)
+        importlib.import_module(COMMANDS[name].module or completion.__name__).parser().parse_args(rest)
     elif not {"TIME", "plugin"} & set(re.split(r"[/ ]", line)):  # those are parsed where they are run
         assert exit_code(name, *rest, "--print_config") == 0
 

@@ -3,6 +3,7 @@
 Nothing here imports PyTorch, which takes seconds; the commands that need it do.
 """
 
+import importlib
 import os
 import select
 import sys
@@ -11,7 +12,8 @@ from contextlib import suppress
 from typing import NoReturn
 
 from audio_lrp import __version__
-from audio_lrp.commands.table import COMMANDS, overview, run_command
+from audio_lrp.commands import completion
+from audio_lrp.commands.table import COMMANDS, LIGHTNING, overview
 from audio_lrp.errors import (
     NO_SPACE,
     UsageError,
@@ -23,6 +25,7 @@ from audio_lrp.errors import (
     wrongly_encoded,
 )
 from audio_lrp.training.complaints import complaint
+from audio_lrp.utils.launcher import forget_what_is_no_number, stand_alone
 from audio_lrp.utils.nearest import did_you_mean
 from audio_lrp.utils.signals import interruption, orderly_end
 
@@ -76,6 +79,30 @@ def _run(args: Sequence[str]) -> None:
             raise UsageError(f"{name}: {hint or 'options come after the command, audio-lrp fit --config NAME'}")
         case [name, *rest]:
             run_command(name, rest)
+
+
+def run_command(name: str, args: Sequence[str]) -> None:
+    """Run one of the commands.
+
+    Args:
+        name: its name.
+        args: its arguments, without its name.
+
+    Raises:
+        UserError: there is no such command, or what it has to say of its arguments and their files.
+    """
+    if name not in COMMANDS:
+        hint = did_you_mean(name, (*COMMANDS, "--help", "--version")) or f"choose from {', '.join(COMMANDS)}"
+        raise UsageError(f"unknown command {name!r}: {hint}")
+    module = COMMANDS[name].module
+    if module is None:
+        completion.main(args)
+    elif module == LIGHTNING:  # one parser over four commands, which needs their names
+        forget_what_is_no_number()
+        importlib.import_module(module).main([name, *args])
+    else:  # its trainings, if any, are of one process each
+        stand_alone()
+        importlib.import_module(module).main(args)
 
 
 def _help(args: Sequence[str]) -> str:

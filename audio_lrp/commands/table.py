@@ -1,13 +1,8 @@
 """All commands by what people do with them; each is a module of its own that is imported when it is called."""
 
-import importlib
-from collections.abc import Sequence
 from typing import Final, NamedTuple
 
-from audio_lrp.errors import UsageError
 from audio_lrp.training.help import DESCRIPTIONS
-from audio_lrp.utils.launcher import forget_what_is_no_number, stand_alone
-from audio_lrp.utils.nearest import did_you_mean
 
 LIGHTNING: Final = "audio_lrp.training.lightning_cli"
 
@@ -18,12 +13,13 @@ class Command(NamedTuple):
     Attributes:
         group: what people want when they call it; commands of a group stand together.
         help: what it does, in 60 characters at most.
-        module: where its ``main(args)`` is, and ``parser()`` except for Lightning's commands.
+        module: where its ``main(args)`` is, and ``parser()`` except for Lightning's commands; None for completion,
+            which reads this table and so cannot stand in it.
     """
 
     group: str
     help: str
-    module: str
+    module: str | None
 
 
 COMMANDS: Final = {
@@ -43,31 +39,9 @@ COMMANDS: Final = {
     "dashboard": Command("share", "build a W&B workspace and report", "audio_lrp.commands.dashboard"),
     "sync": Command("share", "upload runs to W&B, moved ones as well", "audio_lrp.commands.sync"),
     "doctor": Command("set up", "versions, devices, caches, and what is wrong", "audio_lrp.commands.doctor"),
-    "completion": Command("set up", "let the Tab key complete: bash, zsh, fish", "audio_lrp.commands.completion"),
+    "completion": Command("set up", "let the Tab key complete: bash, zsh, fish", None),
 }
 """Every command by name, in the order of the help."""
-
-
-def run_command(name: str, args: Sequence[str]) -> None:
-    """Run one of the commands.
-
-    Args:
-        name: its name.
-        args: its arguments, without its name.
-
-    Raises:
-        UserError: there is no such command, or what it has to say of its arguments and their files.
-    """
-    if name not in COMMANDS:
-        hint = did_you_mean(name, (*COMMANDS, "--help", "--version")) or f"choose from {', '.join(COMMANDS)}"
-        raise UsageError(f"unknown command {name!r}: {hint}")
-    module = COMMANDS[name].module
-    if module == LIGHTNING:  # one parser over four commands, which needs their names
-        forget_what_is_no_number()
-        importlib.import_module(module).main([name, *args])
-    else:  # its trainings, if any, are of one process each
-        stand_alone()
-        importlib.import_module(module).main(args)
 
 
 def overview() -> str:

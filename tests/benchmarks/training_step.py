@@ -32,7 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 from fake_corpus import ToneCorpus
-from test_models import plain_audionet
+from plain_audionet import plain_audionet
 
 from audio_lrp.callbacks import FiniteLossCallback, WeightAveragingCallback
 from audio_lrp.data import CorpusDataModule

@@ -1,21 +1,18 @@
 """Sweeps without an account from start to end, on a tiny network."""
 
-import csv
 import os
 import signal
 import subprocess
 import sys
-import time
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import lightning as L
 import optuna
 import pytest
 import yaml
-from command_line import exit_code, tiny_run, wandb_records
+from command_line import exit_code, tests_path, wandb_records
 from fake_corpus import ToneCorpus
+from level_sweep import LEVEL, table, write_sweep
 from matplotlib.image import imread
 from waiting import wait_until
 
@@ -27,24 +24,6 @@ from audio_lrp.sweeps.report import write_report
 from audio_lrp.sweeps.study import default_storage, latest, open_study, repeat
 from audio_lrp.sweeps.sweep_file import make_sweep, read_sweep
 from audio_lrp.sweeps.worker import Job, run_trials
-
-LEVEL = "trainer.callbacks.init_args.level"
-
-
-class Score(L.Callback):
-    """Logs its level as the score after every epoch, and takes no failure to log seriously; below zero it crashes."""
-
-    def __init__(self, level: float, seconds: float = 0.0) -> None:
-        self.level = level
-        self.seconds = seconds
-
-    def on_train_epoch_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        time.sleep(self.seconds)
-        if self.level < 0:
-            raise RuntimeError("boom")
-        with suppress(Exception):
-            for logger in trainer.loggers:
-                logger.log_metrics({"score": self.level}, trainer.global_step)
 
 
 @pytest.fixture(scope="module")
@@ -58,28 +37,9 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory of the test's own; workers find the tests' modules."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", tests_path())
     for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_DATA_DIR", "WANDB_RUN_GROUP", "AUDIO_LRP_RUN_FOLDER"):
         monkeypatch.delenv(name, raising=False)
-
-
-def write_sweep(corpus: Path, levels: list[float], *options: str, **changes: Any) -> Path:
-    score = ["--trainer.callbacks=test_search_runs.Score", "--trainer.max_epochs=3", *options]
-    content = {
-        "method": "grid",
-        "metric": {"name": "score", "goal": "maximize"},
-        "early_terminate": {"type": "hyperband", "min_iter": 1, "eta": 3},
-        "command": ["${env}", "audio-lrp", "fit", *tiny_run(corpus), *score, "${args}"],
-        "parameters": {LEVEL: {"values": levels}},
-    }
-    path = Path("levels.yaml")
-    path.write_text(yaml.safe_dump(content | changes))
-    return path
-
-
-def table() -> list[dict[str, str]]:
-    with Path("runs/sweeps/levels/trials.csv").open() as file:
-        return list(csv.DictReader(file))
 
 
 @pytest.mark.slow
@@ -203,6 +163,11 @@ def test_mistakes_are_told_before_anything_runs(corpus: Path, monkeypatch: pytes
     assert not Path("runs").exists()
 
 
+def heed_interrupts() -> None:
+    """Shells start what runs in the background, such as the tests, with Ctrl-C ignored, which is inherited."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_killed_worker_and_stopped_sweep(corpus: Path, number: signal.Signals) -> None:
@@ -210,7 +175,9 @@ def test_killed_worker_and_stopped_sweep(corpus: Path, number: signal.Signals) -
     levels = [number / 100 for number in range(50, 66)]
     write_sweep(corpus, levels, "--trainer.callbacks.init_args.seconds=1", early_terminate=None)
     command = [sys.executable, "-m", "audio_lrp", "sweep", "levels.yaml", "--workers", "2"]
-    sweep = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    sweep = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, preexec_fn=heed_interrupts
+    )
     folder = Path("runs/sweeps/levels")
     wait_until(lambda: list(folder.glob("trial-*/*/config.yaml")))
     killed = int(next(folder.glob("worker-*.log")).stem.rpartition("-")[2])

@@ -13,14 +13,14 @@ import soundfile
 import torch
 import yaml
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
-from test_study import BUDGET, in_this_process, tones_as_audiomnist
+from tiny_study import BUDGET, in_this_process, tones_as_audiomnist
 
 from audio_lrp.checkpoints import load_network
 from audio_lrp.data import AudioMNISTDataModule
 from audio_lrp.study import checkpoint as checkpoint_study
 from audio_lrp.study import subject, training
 
-TRUSTED = ["--plugin=test_study", "--plugin=command_line", "--plugin=fake_corpus"]
+TRUSTED = ["--plugin=tiny_study", "--plugin=command_line", "--plugin=fake_corpus"]
 SETTINGS = (("alexnet", "gender"), ("alexnet", "digit"), ("audionet", "digit"))
 
 
@@ -46,7 +46,7 @@ def study(corpus: Path, budget: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A study of fold 1, whose two test speakers are a man and a woman."""
     folder = tmp_path_factory.mktemp("studies") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subject, "load_network", lambda path: load_network(path, ["test_study", "command_line"]))
+        patch.setattr(subject, "load_network", lambda path: load_network(path, ["tiny_study", "command_line"]))
         patch.setattr(training, "run_supervised", in_this_process)
         for network, task in SETTINGS:
             chosen = [f"--networks={network}", f"--tasks={task}", "--folds=1", f"--output={folder}"]
@@ -120,7 +120,7 @@ class TestAgreesWithTheStudy:
 @torch.no_grad()
 def scaled_slowly(checkpoint: Path, root: Path, task: str) -> dict[str, dict[str, list[bool]]]:
     """Whether each voice is understood, recording by recording and frame by frame, with NumPy's interpolation."""
-    saved = load_network(checkpoint, ["test_study"])
+    saved = load_network(checkpoint, ["tiny_study"])
     data = AudioMNISTDataModule(
         str(root), task=task, representation="spectrogram", placement=saved.placement, split="all", batch_size=1
     )
@@ -244,7 +244,7 @@ class TestMistakes:
         self, command: str, study: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert exit_code(command, best(study, "alexnet", "digit"), f"--corpus={corpus}") == 1
-        assert "--plugin test_study" in complaint(capsys)
+        assert "--plugin tiny_study" in complaint(capsys)
 
     def test_no_corpus(self, command: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
         Path("empty").mkdir()

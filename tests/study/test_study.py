@@ -18,12 +18,11 @@ from typing import Any
 import lightning as L
 import numpy as np
 import pytest
-import soundfile
 import torch
 import yaml
 from command_line import exit_code
 from fake_corpus import ToneCorpus
-from torch import nn
+from tiny_study import BUDGET, in_this_process, tones_as_audiomnist
 from waiting import wait_until
 
 from audio_lrp.checkpoints import load_network
@@ -39,33 +38,6 @@ from audio_lrp.study.reported import REPORTED
 from audio_lrp.study.tables import collect
 from audio_lrp.study.training import fit_settings
 
-BUDGET = {
-    "steps": {"alexnet_digit": 4, "alexnet_gender": 4, "audionet_digit": 4, "audionet_gender": 4},
-    "batch_size": 4,
-    "validate_every": 2,
-    "generated_folds": 3,
-    "explained_clips": 6,
-    "fractions": [0, 0.01, 0.05, 0.1, 0.2, 0.5, 0.8, 0.9, 0.95, 0.99],
-    "random_orders": 1,
-    "competitors": ["gradient_times_input"],
-    "synthetic": {"speakers": 6, "repetitions": 1},
-    "synthetic_voices": 2,
-}
-
-
-def tones_as_audiomnist(root: Path, speakers: int = 6) -> Path:
-    """Tones in AudioMNIST's layout: half of the speakers male, half female."""
-    tones = ToneCorpus(root, speakers=speakers, repetitions=1)
-    genders = {}
-    for recording in tones.scan():
-        number = f"{int(recording.speaker[1:]) + 1:02d}"
-        genders[number] = {"gender": recording.gender}
-        path = root / "data" / number / f"{recording.digit}_{number}_0.wav"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, tones.tone(recording), 8000)
-    (root / "data" / "audioMNIST_meta.txt").write_text(json.dumps(genders))
-    return root
-
 
 @pytest.fixture(scope="module")
 def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -79,15 +51,6 @@ def options(corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]
     return [f"--corpus={corpus}", f"--budget={budget}"]
 
 
-class TinyPicture(nn.Sequential):
-    """A spectrogram network that trains in milliseconds."""
-
-    def __init__(self, num_classes: int, dropout: float = 0.0) -> None:
-        super().__init__(
-            nn.Conv2d(1, 4, 15, stride=8), nn.ReLU(), nn.MaxPool2d(4), nn.Flatten(), nn.Linear(144, num_classes)
-        )
-
-
 class Weights(L.Callback):
     """Keeps the weights after every step."""
 
@@ -97,20 +60,10 @@ class Weights(L.Callback):
         torch.save(pl_module.network.state_dict(), folder / f"{trainer.global_step}.pt")
 
 
-def in_this_process(arguments: list[str], log: Any, claim: Any) -> int:
-    """Stands for the process of its own and the networks of millions of weights, which take seconds to start."""
-    path = Path(arguments[1].removeprefix("--config="))
-    settings = yaml.safe_load(path.read_text())
-    name = "test_study.TinyPicture" if "alexnet" in path.parent.name else "command_line.TinyNetwork"
-    settings["model"]["init_args"]["network"] = {"class_path": name}
-    path.write_text(yaml.safe_dump(settings))
-    return exit_code(*arguments, "--trainer.accelerator=cpu")
-
-
 @pytest.fixture(autouse=True, scope="module")
 def tiny_networks_are_trusted() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subject, "load_network", partial(load_network, plugins=["test_study", "command_line"]))
+        patch.setattr(subject, "load_network", partial(load_network, plugins=["tiny_study", "command_line"]))
         yield
 
 

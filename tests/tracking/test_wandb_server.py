@@ -14,7 +14,7 @@ from typing import Any
 import lightning as L
 import pytest
 import yaml
-from command_line import exit_code, only_folder, tiny_run
+from command_line import exit_code, only_folder, tests_path, tiny_run
 from wandb_server import WandbServer
 
 WANDB = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
@@ -283,7 +283,7 @@ def test_sweep_with_two_agents(
     corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, in_empty_folder: Path
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")  # an agent's trials are online by themselves
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", tests_path())
     options = [option for option in tiny_run(corpus) if not option.startswith("--trainer.logger")]
     sweep = {
         "program": "audio-lrp",

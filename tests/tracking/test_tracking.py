@@ -13,7 +13,7 @@ import pytest
 import torch
 import wandb
 import yaml
-from command_line import exit_code, only_folder, tiny_run, wandb_config, wandb_records
+from command_line import exit_code, only_folder, tests_path, tiny_run, wandb_config, wandb_records
 from lightning.pytorch.loggers import CSVLogger, WandbLogger
 
 from audio_lrp.errors import UserError
@@ -158,7 +158,7 @@ class TestRecord:
     def test_two_processes_share_one_folder(self, corpus: Path) -> None:
         options = [*tiny_run(corpus), "--config=trainer/ddp", "--trainer.accelerator=cpu", "--run.test_after_fit=true"]
         options += ["--trainer.devices=2", "--trainer.callbacks+=WeightAveragingCallback"]  # which copies the module
-        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent)}
+        environment = os.environ | {"PYTHONPATH": tests_path()}
         environment.pop("OMP_NUM_THREADS", None)  # Lightning shares the threads
         command = [sys.executable, "-m", "audio_lrp", "fit", *options]
         result = subprocess.run(command, check=False, capture_output=True, text=True, env=environment, timeout=300)

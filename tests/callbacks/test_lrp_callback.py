@@ -3,6 +3,7 @@
 import copy
 import csv
 import json
+import os
 import random
 import subprocess
 import sys
@@ -17,6 +18,7 @@ import pytest
 import soundfile
 import torch
 import yaml
+from command_line import tests_path
 from fake_corpus import ToneCorpus
 from jsonargparse import ArgumentParser
 from lightning.pytorch.callbacks import Callback, EMAWeightAveraging
@@ -630,10 +632,8 @@ def test_wandb_gets_pictures_chart_and_areas_over_the_global_step(make_data, tmp
 
 
 DDP_SCRIPT = """
-import sys
 from pathlib import Path
 
-sys.path.insert(0, {tests!r})
 import test_lrp_callback as tests
 from audio_lrp.callbacks import LRPCallback, publishing
 
@@ -653,8 +653,9 @@ tests.torch.distributed.destroy_process_group()
 def test_two_processes_train_alike_and_rank_zero_writes(tmp_path):
     """Distributed data parallel over gloo: no deadlock, one process writes, weights to the bit as without."""
     script = tmp_path / "train.py"
-    script.write_text(DDP_SCRIPT.format(tests=str(Path(__file__).parent), folder=str(tmp_path)))
-    done = subprocess.run([sys.executable, script], capture_output=True, text=True, timeout=400, cwd=tmp_path)
+    script.write_text(DDP_SCRIPT.format(folder=str(tmp_path)))
+    found = {"capture_output": True, "text": True, "env": os.environ | {"PYTHONPATH": tests_path()}}
+    done = subprocess.run([sys.executable, script], timeout=400, cwd=tmp_path, **found)
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "rank-0").rglob("*.png"))) == 9  # two pictures and a chart in two epochs and the test
     assert not (tmp_path / "rank-1").exists()

@@ -13,7 +13,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from command_line import exit_code, only_folder, tiny_run
+from command_line import exit_code, only_folder, tests_path, tiny_run
 from fake_corpus import ToneCorpus
 from jsonargparse import Namespace
 from lightning.pytorch.loggers import CSVLogger
@@ -31,7 +31,6 @@ from audio_lrp.tracking.run import Run
 from audio_lrp.training.processes import take_place
 from audio_lrp.utils.launcher import _ALONE_IN_SLURM, forget_what_is_no_number
 
-TESTS = Path(__file__).parent
 BATCH = 8
 
 
@@ -123,7 +122,7 @@ def on_two_nodes(command: list[str], folder: Path, seconds: float = 200) -> None
     try:
         for node in range(2):
             environment = os.environ | meeting | {"NODE_RANK": str(node), "OMP_NUM_THREADS": "1"}
-            environment["PYTHONPATH"] = str(TESTS)
+            environment["PYTHONPATH"] = tests_path()
             with (folder / f"node-{node}.log").open("w") as log:
                 processes.append(subprocess.Popen(command, env=environment, cwd=folder, stdout=log, stderr=log))
         codes = [process.wait(timeout=seconds) for process in processes]
@@ -372,7 +371,7 @@ def test_a_mistake_is_told_without_tracebacks(tmp_path: Path) -> None:
     (tmp_path / "tones").mkdir()
     wrong = ["--data.corpus=AudioMNIST", f"--data.corpus.root={tmp_path / 'tones'}", "--trainer.devices=2"]
     command = [sys.executable, "-m", "audio_lrp", "fit", *arguments, *wrong]
-    environment = os.environ | {"PYTHONPATH": str(TESTS)}
+    environment = os.environ | {"PYTHONPATH": tests_path()}
     result = subprocess.run(
         command, check=False, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=200
     )

@@ -21,6 +21,7 @@ from fake_corpus import ToneCorpus
 from lightning.pytorch import Trainer
 
 from audio_lrp import __version__
+from audio_lrp.commands import completion
 from audio_lrp.commands.table import COMMANDS, LIGHTNING
 from audio_lrp.models import Classifier
 from audio_lrp.training.noise import leave_out_noise
@@ -153,7 +154,7 @@ def test_a_reader_that_has_seen_enough_ends_a_command_in_silence(arguments: list
 
 def test_every_command_has_a_module_with_main() -> None:
     for name, command in COMMANDS.items():
-        assert callable(importlib.import_module(command.module).main), name
+        assert callable(importlib.import_module(command.module or completion.__name__).main), name
 
 
 class TestMessages:

@@ -1,10 +1,8 @@
 """AudioMNIST's archive: put in place whole, and refused when it is anything but that."""
 
 import io
-import json
 import shutil
 import stat
-import wave
 import zipfile
 from collections.abc import Callable
 from dataclasses import replace
@@ -13,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
+from archives import METADATA, SMALL, TOP, Archive, contents, genders, recording, zipped
 from command_line import exit_code
 from http_server import Served, serving
 
@@ -21,44 +20,11 @@ from audio_lrp.data.corpora import audiomnist, audiomnist_download
 from audio_lrp.data.corpora.audiomnist import AudioMNIST
 from audio_lrp.data.corpora.audiomnist_download import (
     AUDIOMNIST,
-    Release,
     WrongArchiveError,
     download_audiomnist,
     install,
 )
 from audio_lrp.errors import UserError
-
-SMALL = Release("https://example.org/archive/0123.zip", speakers=3, females=1, repetitions=2, sample_rate=48_000)
-TOP = "AudioMNIST-0123/"
-METADATA = "audioMNIST_meta.txt"
-Archive = dict[str, bytes]
-
-
-def recording(seed: int = 0, rate: int = 48_000, channels: int = 1, width: int = 2) -> bytes:
-    samples = np.random.default_rng(seed).integers(-500, 500, 2400).astype("<i2")
-    file = io.BytesIO()
-    with wave.open(file, "wb") as writer:
-        writer.setparams((channels, width, rate, 0, "NONE", ""))
-        writer.writeframes(samples.tobytes())
-    return file.getvalue()
-
-
-def genders(females: int = 1, speakers: int = 3) -> bytes:
-    facts = {f"{i:02d}": {"gender": "female" if i <= females else "male"} for i in range(1, speakers + 1)}
-    return json.dumps(facts).encode()
-
-
-def contents(release: Release = SMALL) -> Archive:
-    files = {f"{TOP}data/{name}": recording(number) for number, name in enumerate(release.recordings())}
-    return files | {f"{TOP}data/{METADATA}": genders(), f"{TOP}README.md": b"read me"}
-
-
-def zipped(files: Archive) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, content in files.items():
-            archive.writestr(name, content)
-    return file.getvalue()
 
 
 def fetch(root: Path, content: bytes) -> None:

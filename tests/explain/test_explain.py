@@ -14,12 +14,12 @@ import soundfile
 import torch
 import torchaudio
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
+from explainable import SpectrogramNetwork, WaveformNetwork, checkpoint, tone
 from fake_corpus import ToneCorpus
-from torch import nn
 
 import audio_lrp
 from audio_lrp.attribution.composites import PRESETS
-from audio_lrp.checkpoints import DESCRIPTION, load_network
+from audio_lrp.checkpoints import load_network
 from audio_lrp.commands.explain import main
 from audio_lrp.data.corpora.listing import CLOSED, HIDDEN
 from audio_lrp.data.datamodule import CorpusDataModule
@@ -40,45 +40,10 @@ PRESETS_OF_ALL_KINDS = [
 ]
 
 
-class WaveformNetwork(nn.Sequential):
-    """Sees whether a waveform holds a low or a high tone."""
-
-    def __init__(self, num_classes: int, channels: int = 4) -> None:
-        super().__init__(
-            nn.Conv1d(1, channels, 16, stride=8), nn.ReLU(), nn.Flatten(), nn.Linear(channels * 999, num_classes)
-        )
-
-
-class SpectrogramNetwork(nn.Sequential):
-    """The same of a spectrogram."""
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__(nn.Conv2d(1, 2, 16, stride=16), nn.ReLU(), nn.Flatten(), nn.Linear(2 * 14 * 14, num_classes))
-
-
 @pytest.fixture(autouse=True)
 def networks_of_a_plugin(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let the networks of this file count as an installed plugin's."""
-    monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", lambda: {__name__})
-
-
-def tone(path: Path, seconds: float, rate: int = 8000, channels: int = 1, frequency: float = 440.0) -> Path:
-    time = np.arange(round(seconds * rate)) / rate
-    sound = 0.01 * np.sin(2 * np.pi * frequency * time + 0.1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, np.repeat(sound[:, None], channels, axis=1), rate)
-    return path
-
-
-def checkpoint(path: Path, network: nn.Module, representation: str, num_classes: int, **description: object) -> Path:
-    settings = {
-        "num_classes": num_classes,
-        "representation": representation,
-        "network": {"class_path": f"{__name__}.{type(network).__name__}", "init_args": {}},
-    }
-    weights = {f"network.{name}": value for name, value in network.state_dict().items()}
-    torch.save({"hyper_parameters": settings, "state_dict": weights, DESCRIPTION: description}, path)
-    return path
+    monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", lambda: {"explainable"})
 
 
 @pytest.fixture
@@ -523,6 +488,6 @@ def test_checkpoints_that_would_run_code_are_refused(tmp_path) -> None:
 def test_load_names_the_way_out_for_networks_of_others(tmp_path, monkeypatch) -> None:
     monkeypatch.setattr("audio_lrp.checkpoints.plugin_packages", set)
     path = checkpoint(tmp_path / "other.ckpt", WaveformNetwork(2), "waveform", 2)
-    with pytest.raises(UserError, match=f"if you trust it, say so with --plugin {__name__}"):
+    with pytest.raises(UserError, match="if you trust it, say so with --plugin explainable"):
         audio_lrp.load(path)
-    assert isinstance(audio_lrp.load(path, plugins=[__name__]).network, WaveformNetwork)
+    assert isinstance(audio_lrp.load(path, plugins=["explainable"]).network, WaveformNetwork)

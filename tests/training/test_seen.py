@@ -9,13 +9,11 @@ from typing import Any
 import pytest
 import soundfile
 import torch
-from command_line import exit_code, only_checkpoint, only_folder, report, tiny_run, wandb_records
+from command_line import exit_code, only_checkpoint, only_folder, report, tests_path, tiny_run, wandb_records
 from fake_corpus import ToneCorpus
 
 from audio_lrp.data import Recording
 from audio_lrp.data.folds import Gender
-
-TESTS = Path(__file__).parent
 
 
 class HalfLabelled(ToneCorpus):
@@ -233,7 +231,7 @@ def test_processes_count_together(tmp_path: Path) -> None:
             check=True,
             capture_output=True,
             text=True,
-            env=os.environ | {"PYTHONPATH": str(TESTS), "OMP_NUM_THREADS": "1"},
+            env=os.environ | {"PYTHONPATH": tests_path(), "OMP_NUM_THREADS": "1"},
             cwd=tmp_path,
             timeout=200,
         )
