@@ -97,10 +97,12 @@ def test_explanations(composite: str) -> None:
     signal, near = torch.randn(3, 1, 8000), network()
     with pretended() as device:
         far = copy.deepcopy(near).to(device)
-        found = attribute(far, signal.to(device), composite=composite, seed="difference")
+        found = attribute(far, signal.to(device), composite=composite, output_relevance="difference")
         every_class = attribute(far, signal.to(device), "all", composite)
         assert isinstance(found.conservation.error, float)
-    assert torch.equal(here(found.relevance), attribute(near, signal, composite=composite, seed="difference").relevance)
+    assert torch.equal(
+        here(found.relevance), attribute(near, signal, composite=composite, output_relevance="difference").relevance
+    )
     assert torch.equal(here(every_class.relevance), attribute(near, signal, "all", composite).relevance)
 
 

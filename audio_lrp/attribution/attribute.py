@@ -16,12 +16,12 @@ from audio_lrp.attribution.conservation import Conservation, LayerAccount, joine
 from audio_lrp.attribution.coverage import Coverage, watched
 from audio_lrp.attribution.graph import Graph
 from audio_lrp.attribution.guard import guarded, holds_nothing, precision
-from audio_lrp.attribution.seed import Seed, Target, check_request, start
+from audio_lrp.attribution.target import OutputRelevance, Target, check_request, relevance_of_output
 from audio_lrp.constants import DEFAULT_COMPOSITE
 from audio_lrp.errors import UserError
 
 TOLERATED_ERROR = 1e-4
-"""Share of relevance that rounding in float32 may leave unaccounted for; more is warned of."""
+"""Fraction of the relevance that rounding in float32 may leave unaccounted for; more is warned of."""
 
 TOLERATED_CHANGE = 1e-3
 """Relative change of the logits that canonizers may cause by rounding; zennit 0.5.1 forgets about eps."""
@@ -61,14 +61,14 @@ class Explanation:
 
     def __getitem__(self, sample: int | slice) -> "Explanation":
         """The explanation of some samples, or of one, without the axis of the batch."""
-        quotient = self.modified_gradient
+        modified_gradient = self.modified_gradient
         return replace(
             self,
             input=self.input[sample],
             relevance=self.relevance[sample],
             output=self.output[sample],
             target=self.target[sample],
-            modified_gradient=None if quotient is None else quotient[sample],
+            modified_gradient=None if modified_gradient is None else modified_gradient[sample],
         )
 
 
@@ -78,7 +78,7 @@ def attribute(
     target: Target = "predicted",
     composite: str | Composite = DEFAULT_COMPOSITE,
     *,
-    seed: Seed = "logit",
+    output_relevance: OutputRelevance = "logit",
     bounds: Bounds | None = None,
     chunk_size: int = 16,
 ) -> Explanation:
@@ -95,8 +95,9 @@ def attribute(
             every class, each at little more than the cost of a backward pass; or output weights, floating-point
             [B, C], to explain a sum of outputs.
         composite: name of a preset (see `composite_by_name`) or a zennit composite, such as a `RuleMap`.
-        seed: relevance that the target starts with: ``"logit"``, its logit; ``"one"``, 1; ``"difference"``, its logit,
-            and minus the logit of the runner-up (the largest other one), which explains why it is not that class.
+        output_relevance: relevance that propagation starts with: ``"logit"``, the target's logit; ``"one"``, 1;
+            ``"difference"``, its logit, and minus the logit of the runner-up (the largest other one), which explains
+            why it is not that class.
         bounds: lowest and highest value the input can take, for the z-box rule of ``epsilon_gamma_box``;
             None: the extremes of this input.
         chunk_size: how many samples are explained at once; bounds the memory, does not change the result.
@@ -121,7 +122,7 @@ def attribute(
     _check_input(model, input, chunk_size)
     if not isinstance(composite, str | Composite):
         raise UserError(f"composite is a {type(composite).__name__}: pass the name of a preset or a zennit composite")
-    check_request(target, seed, len(input))
+    check_request(target, output_relevance, len(input))
     name = composite if isinstance(composite, str) else type(composite).__name__
     if isinstance(composite, str):
         if bounds is None:
@@ -149,7 +150,9 @@ def attribute(
                     # Windows or steps of time take the place of samples: only alone is it sure whose they are.
                     parts, begin, chunk_size = [], 0, 1
                     continue
-                relevance, explained = start(output, target[part] if isinstance(target, Tensor) else target, seed)
+                relevance, explained = relevance_of_output(
+                    output, target[part] if isinstance(target, Tensor) else target, output_relevance
+                )
                 try:
                     parts.append(_explain(chunk, graph, output, relevance, explained, name, coverage))
                 except RuntimeError as error:
@@ -204,21 +207,21 @@ def _explain(
     entries = graph.entries(chunk)
     proportional = bool(entries) and all(entry.rule.proportional for entry in entries)
     for call in calls:
-        call.wants_account, call.wants_quotient = True, proportional and call in entries
+        call.wants_account, call.wants_modified_gradient = True, proportional and call in entries
         call.serves_many = relevance.dim() == 3
-    wanted = [chunk, *(call.account for call in calls), *(entry.quotient for entry in entries if proportional)]
+    wanted = [chunk, *(call.account for call in calls), *(entry.modified_gradient for entry in entries if proportional)]
 
-    def propagate(seed: Tensor, keep: bool) -> list[Tensor]:
-        lower, *rest = torch.autograd.grad(output, wanted, seed, retain_graph=True)
-        quotients = rest[len(calls) :]
-        if quotients:
+    def propagate(upper: Tensor, keep: bool) -> list[Tensor]:
+        lower, *rest = torch.autograd.grad(output, wanted, upper, retain_graph=True)
+        modified_gradients = rest[len(calls) :]
+        if modified_gradients:
             inputs = [entry.operator.input for entry in entries]
-            (quotient,) = torch.autograd.grad(inputs, chunk, quotients, retain_graph=keep)
-            rest[len(calls) :] = [quotient]
+            (modified_gradient,) = torch.autograd.grad(inputs, chunk, modified_gradients, retain_graph=keep)
+            rest[len(calls) :] = [modified_gradient]
         return [lower, *rest]
 
     if relevance.dim() == 3:
-        maps = [propagate(seed, keep=True) for seed in relevance]
+        maps = [propagate(upper, keep=True) for upper in relevance]
         found = [torch.stack(values, dim=1) for values in zip(*maps, strict=True)]  # the class after the sample
         relevance = relevance.transpose(0, 1)
     else:
@@ -226,7 +229,7 @@ def _explain(
     lower = found[0]
     number: Counter[str] = Counter()
     accounts = []
-    for call, account in zip(calls, found[1:], strict=False):  # behind the accounts comes the quotient
+    for call, account in zip(calls, found[1:], strict=False):  # behind the accounts comes the modified gradient
         place = names[call.module]
         number[place] += 1
         if len(chunk) == 1:
@@ -245,12 +248,12 @@ def _explain(
         tuple(accounts),
         coverage.complete,
     )
-    quotient = found[-1] if proportional else None
-    return Explanation(chunk.detach(), lower, output.detach(), target, composite, conservation, quotient)
+    modified_gradient = found[-1] if proportional else None
+    return Explanation(chunk.detach(), lower, output.detach(), target, composite, conservation, modified_gradient)
 
 
 def _joined(parts: Sequence[Explanation]) -> Explanation:
-    quotients = [part.modified_gradient for part in parts if part.modified_gradient is not None]
+    modified_gradients = [part.modified_gradient for part in parts if part.modified_gradient is not None]
     return Explanation(
         torch.cat([part.input for part in parts]),
         torch.cat([part.relevance for part in parts]),
@@ -258,7 +261,7 @@ def _joined(parts: Sequence[Explanation]) -> Explanation:
         torch.cat([part.target for part in parts]),
         parts[0].composite,
         joined([part.conservation for part in parts]),
-        torch.cat(quotients) if quotients else None,
+        torch.cat(modified_gradients) if modified_gradients else None,
     )
 
 

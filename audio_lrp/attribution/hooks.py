@@ -18,8 +18,8 @@ from zennit.types import Activation
 
 from audio_lrp.attribution.calls import call_of
 from audio_lrp.attribution.operators import OPERATORS, LayerError, ScalingOperator
+from audio_lrp.attribution.propagation import Part, Propagation, negative, positive, whole
 from audio_lrp.attribution.redistribution import PassThrough, redistributed
-from audio_lrp.attribution.shares import Part, Share, negative, positive, whole
 from audio_lrp.errors import UserError
 
 
@@ -50,7 +50,7 @@ class Rule(Hook):  # type: ignore[misc]
         if self.bias not in ("absorb", "ignore"):
             raise UserError(f"bias of {type(self).__name__} is {self.bias!r}: pass 'absorb' or 'ignore'")
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """The rule itself, as data."""
         raise NotImplementedError  # pragma: no cover: every rule has its own
 
@@ -68,10 +68,10 @@ class Rule(Hook):  # type: ignore[misc]
         Raises:
             UserError: the rule goes by a part of the input that no relevance in proportion to the input can.
         """
-        parts = {term.input for share in self.shares() for term in share.terms}
+        parts = {term.input for propagation in self.propagations() for term in propagation.terms}
         if self.proportional and parts not in ({whole}, {positive, negative}):
             raise UserError(
-                f"{type(self).__name__} shares relevance out in proportion to the input, so its terms take the input "
+                f"{type(self).__name__} propagates relevance in proportion to the input, so its terms take the input "
                 "whole, or its positive and negative parts; for others set proportional = False"
             )
         forward = module.forward

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from audio_lrp.attribution.calls import RuleCall
 from audio_lrp.attribution.graph import is_nonnegative
 from audio_lrp.attribution.operators import Operator
-from audio_lrp.attribution.shares import Part, Share, Sharing, negative, positive, simplified, whole
+from audio_lrp.attribution.propagation import Part, Propagation, PropagationRule, negative, positive, simplified, whole
 
 
 def stabilized(value: Tensor, stabilizer: float, sign: Part) -> Tensor:
@@ -35,17 +35,17 @@ class Redistribution(torch.autograd.Function):
         output: Tensor,
         input: Tensor,  # noqa: A002
         account: Tensor,  # noqa: ARG004
-        quotient: Tensor,  # noqa: ARG004
+        modified_gradient: Tensor,  # noqa: ARG004
         call: RuleCall,
     ) -> Tensor:
-        """Return ``output`` itself; ``account`` and ``quotient`` are the stand-ins of the call."""
+        """Return ``output`` itself; ``account`` and ``modified_gradient`` are the placeholders of the call."""
         ctx.call = call
         ctx.nonnegative = call.nonnegative and call.operator.weight is None
-        shares = call.rule.shares()
+        propagations = call.rule.propagations()
         memory = None
-        if any(share.is_layer for share in shares):
+        if any(propagation.is_layer for propagation in propagations):
             memory = stabilized(output, call.rule.stabilizer, whole)
-        elif any(share.outputs is not whole for share in shares):
+        elif any(propagation.outputs is not whole for propagation in propagations):
             memory = output < 0
         ctx.save_for_backward(input, memory)
         ctx.mark_dirty(output)  # returned as it is, without a copy; what follows may change it in place
@@ -62,28 +62,33 @@ class Redistribution(torch.autograd.Function):
             return None, *operator.transpose(input, [operator.weight], upper), None, None, None
         prepared = call.prepared
         if prepared is None:
-            shares = simplified(rule.shares(), call.nonnegative, call.rectified)
+            propagations = simplified(rule.propagations(), call.nonnegative, call.rectified)
             prepared = [
-                _Prepared(share, operator, input, memory, rule.stabilizer, call.serves_many) for share in shares
+                _Prepared(propagation, operator, input, memory, rule.stabilizer, call.serves_many)
+                for propagation in propagations
             ]
         if call.serves_many:
             call.prepared = prepared
         flow = _Flow(operator, input, upper, rule.stabilizer, call.wants_account)
-        for share in prepared:
-            flow.hand_out(share)
-        quotient = flow.quotient() if rule.proportional else None
+        for propagation in prepared:
+            flow.propagate(propagation)
+        modified_gradient = flow.modified_gradient() if rule.proportional else None
         wanted = None
-        if quotient is None:
+        if modified_gradient is None:
             lower = flow.lower()
-        elif call.wants_quotient:
-            lower, wanted = input * quotient, torch.where(input == 0, 0.0, quotient)
+        elif call.wants_modified_gradient:
+            lower, wanted = input * modified_gradient, torch.where(input == 0, 0.0, modified_gradient)
         else:
-            lower = quotient.mul_(input)  # in place: a new large tensor costs the CPU more than the product itself
+            lower = modified_gradient.mul_(
+                input
+            )  # in place: a new large tensor costs the CPU more than the product itself
         account = flow.account(lower) if call.wants_account else None
         return None, lower, account, wanted, None
 
 
-def redistributed(output: Tensor, rule: Sharing, operator: Operator, module: nn.Module, constant: bool) -> Tensor:
+def redistributed(
+    output: Tensor, rule: PropagationRule, operator: Operator, module: nn.Module, constant: bool
+) -> Tensor:
     """The output of a linear call, tied to its input by a rule.
 
     Args:
@@ -95,16 +100,16 @@ def redistributed(output: Tensor, rule: Sharing, operator: Operator, module: nn.
     """
     value = operator.input
     account = value.new_zeros((len(value), 4), dtype=torch.float64, requires_grad=True)
-    quotient = value.detach().requires_grad_()  # only its shape counts
-    call = RuleCall(rule, operator, module, constant, is_nonnegative(value), account, quotient)
-    tied: Tensor = Redistribution.apply(output, value, account, quotient, call)  # type: ignore[no-untyped-call]
+    modified_gradient = value.detach().requires_grad_()  # only its shape counts
+    call = RuleCall(rule, operator, module, constant, is_nonnegative(value), account, modified_gradient)
+    tied: Tensor = Redistribution.apply(output, value, account, modified_gradient, call)  # type: ignore[no-untyped-call]
     node: Any = tied.grad_fn
     call.position = node._sequence_nr()
     return tied
 
 
 class PassThrough(torch.autograd.Function):
-    """Returns a layer's output and, in the backward pass, hands its relevance to the input unchanged."""
+    """Returns a layer's output and, in the backward pass, passes its relevance to the input unchanged."""
 
     @staticmethod
     def forward(ctx: Any, output: Tensor, input: Tensor, rectifies: bool) -> Tensor:  # noqa: A002, ARG004
@@ -120,10 +125,10 @@ class PassThrough(torch.autograd.Function):
 
 
 class _Prepared:
-    """What a share needs of a layer, whatever the relevance.
+    """What a propagation needs of a layer, for any relevance.
 
     Args:
-        share: the share.
+        propagation: the propagation.
         operator: the layer.
         input: its input [B, ...].
         memory: what the forward pass kept of its output.
@@ -133,38 +138,39 @@ class _Prepared:
 
     def __init__(
         self,
-        share: Share,
+        propagation: Propagation,
         operator: Operator,
         input: Tensor,  # noqa: A002
         memory: Tensor | None,
         stabilizer: float,
         serves_many: bool,
     ) -> None:
-        self.share = share
-        weights = [None if operator.weight is None else term.weight(operator.weight) for term in share.terms]
-        self.bias = None if share.bias is None or operator.bias is None else share.bias(operator.bias)
-        if share.is_layer and memory is not None:
+        self.propagation = propagation
+        weights = [None if operator.weight is None else term.weight(operator.weight) for term in propagation.terms]
+        self.bias = None if propagation.bias is None or operator.bias is None else propagation.bias(operator.bias)
+        if propagation.is_layer and memory is not None:
             self.denominator = memory
         else:
-            preactivation = operator.apply([term.input(input) for term in share.terms], weights, self.bias)
-            self.denominator = stabilized(preactivation, stabilizer, share.sign)
+            preactivation = operator.apply([term.input(input) for term in propagation.terms], weights, self.bias)
+            self.denominator = stabilized(preactivation, stabilizer, propagation.sign)
         # The fraction is put into the weights, which are smaller than the relevance they are multiplied by.
         self.weights = [
-            weight if weight is None or share.fraction == 1 else share.fraction * weight for weight in weights
+            weight if weight is None or propagation.fraction == 1 else propagation.fraction * weight
+            for weight in weights
         ]
         # An output of zero has no contributions to go by; most layers have none.
         empty = self.denominator == 0 if stabilizer == 0 else None
         self.empty = empty if empty is not None and empty.any() else None
         self._outputs: Tensor | None = None
-        if share.outputs is not whole and memory is not None:
-            self._outputs = memory if share.outputs is negative else ~memory
+        if propagation.outputs is not whole and memory is not None:
+            self._outputs = memory if propagation.outputs is negative else ~memory
         self._stabilizer = stabilizer
         self._added: Tensor | None = None
         self._serves_many = serves_many
         self._normalised: Tensor | None = None
 
     def taking_part(self, upper: Tensor) -> Tensor:
-        """Relevance of the outputs that hand out this share, 0 of the others."""
+        """Relevance of the outputs that this propagation starts at, 0 of the others."""
         return upper if self._outputs is None else torch.where(self._outputs, upper, 0.0)
 
     def normalised(self, upper: Tensor) -> Tensor:
@@ -207,11 +213,11 @@ class _Flow:
         self._carried: dict[Part, Tensor] = {}  # for each part of the input: relevance per unit of it
         self._to_bias = self._to_stabilizer = upper.new_zeros(())
 
-    def hand_out(self, prepared: _Prepared) -> None:
-        """Carry one share down."""
-        share, normalised = prepared.share, prepared.normalised(self._upper)
+    def propagate(self, prepared: _Prepared) -> None:
+        """Add what one propagation brings to the input."""
+        propagation, normalised = prepared.propagation, prepared.normalised(self._upper)
         parts = self._operator.transpose(self._input, prepared.weights, normalised)
-        for term, carried in zip(share.terms, parts, strict=True):
+        for term, carried in zip(propagation.terms, parts, strict=True):
             known = self._carried.get(term.input)
             self._carried[term.input] = carried if known is None else known.add_(carried)
         if self._keeps_account:
@@ -222,7 +228,7 @@ class _Flow:
 
         ``normalised`` is used up.
         """
-        sign, fraction = prepared.share.sign, prepared.share.fraction
+        sign, fraction = prepared.propagation.sign, prepared.propagation.fraction
         axis = self._operator.channel_axis % normalised.dim()
         others = [other for other in range(1, normalised.dim()) if other != axis]
         channels = (normalised.sum(dim=others) if others else normalised).double()
@@ -238,8 +244,8 @@ class _Flow:
             taken = channels.sum(dim=1) * (self._stabilizer if sign is positive else -self._stabilizer)
         self._to_stabilizer = self._to_stabilizer + fraction * taken
 
-    def quotient(self) -> Tensor:
-        """Relevance of each input value divided by it, for rules that share out in proportion to the input."""
+    def modified_gradient(self) -> Tensor:
+        """Relevance of each input value divided by it, for rules that propagate in proportion to the input."""
         carried = self._carried
         if whole in carried:
             return carried[whole]

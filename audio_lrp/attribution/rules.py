@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from audio_lrp.attribution.hooks import Rule
-from audio_lrp.attribution.shares import Constant, Part, Share, Term, negative, positive, whole
+from audio_lrp.attribution.propagation import Constant, Part, Propagation, Term, negative, positive, whole
 from audio_lrp.errors import UserError
 
 
@@ -44,9 +44,9 @@ class Epsilon(Rule):
         self.stabilizer = self.epsilon
         super().__post_init__()
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """All contributions alike."""
-        return (Share((Term(whole, whole),), self.bias_part(whole)),)
+        return (Propagation((Term(whole, whole),), self.bias_part(whole)),)
 
 
 @dataclass(eq=False)
@@ -78,7 +78,7 @@ class AlphaBeta(Rule):
         beta: weight of what speaks against it, not negative; ``alpha - beta`` is 1.
 
     Example:
-        >>> [share.fraction for share in AlphaBeta(alpha=2, beta=1).shares()]
+        >>> [propagation.fraction for propagation in AlphaBeta(alpha=2, beta=1).propagations()]
         [2, -1]
     """
 
@@ -92,11 +92,11 @@ class AlphaBeta(Rule):
                 f"alpha is {self.alpha} and beta {self.beta}: the rule needs alpha - beta = 1 and beta of at least 0"
             )
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """What speaks for an output and, unless beta is 0, what speaks against it."""
-        speaks_for = Share(_POSITIVE, self.bias_part(positive), self.alpha, sign=positive)
-        speaks_against = Share(_NEGATIVE, self.bias_part(negative), -self.beta, sign=negative)
-        return (speaks_for, speaks_against) if self.beta else (speaks_for,)
+        evidence_for = Propagation(_POSITIVE, self.bias_part(positive), self.alpha, sign=positive)
+        evidence_against = Propagation(_NEGATIVE, self.bias_part(negative), -self.beta, sign=negative)
+        return (evidence_for, evidence_against) if self.beta else (evidence_for,)
 
 
 @dataclass(eq=False)
@@ -107,9 +107,9 @@ class ZPlus(Rule):
     not negative; for all inputs Bach et al., 2015, doi:10.1371/journal.pone.0130140, eq. 60.
     """
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """What speaks for an output."""
-        return (Share(_POSITIVE, self.bias_part(positive), sign=positive),)
+        return (Propagation(_POSITIVE, self.bias_part(positive), sign=positive),)
 
 
 @dataclass(frozen=True)
@@ -142,12 +142,12 @@ class Gamma(Rule):
         if not 0 <= self.gamma < float("inf"):
             raise UserError(f"gamma is {self.gamma}: pass a number of at least 0")
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """Outputs that are not negative, and negative ones."""
         more, less = _Strengthened(self.gamma, positive), _Strengthened(self.gamma, negative)
         return (
-            Share((Term(positive, more), Term(negative, less)), self.bias_part(more), outputs=positive),
-            Share((Term(positive, less), Term(negative, more)), self.bias_part(less), outputs=negative),
+            Propagation((Term(positive, more), Term(negative, less)), self.bias_part(more), outputs=positive),
+            Propagation((Term(positive, less), Term(negative, more)), self.bias_part(less), outputs=negative),
         )
 
 
@@ -161,9 +161,9 @@ class Flat(Rule):
 
     proportional: ClassVar[bool] = False
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """One for every connection."""
-        return (Share((Term(Constant(1.0), torch.ones_like),), sign=positive),)
+        return (Propagation((Term(Constant(1.0), torch.ones_like),), sign=positive),)
 
 
 def _squared(value: Tensor) -> Tensor:
@@ -179,9 +179,9 @@ class WSquare(Rule):
 
     proportional: ClassVar[bool] = False
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """Squared weights."""
-        return (Share((Term(Constant(1.0), _squared),), self.bias_part(_squared), sign=positive),)
+        return (Propagation((Term(Constant(1.0), _squared),), self.bias_part(_squared), sign=positive),)
 
 
 @dataclass(eq=False)
@@ -210,7 +210,7 @@ class ZBox(Rule):
         if not self.low <= self.high:
             raise UserError(f"low is {self.low} and high {self.high}: the box rule needs the range of the input")
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """Contributions above the least that each input could contribute."""
         least = (Term(Constant(-self.low), positive), Term(Constant(-self.high), negative))
-        return (Share((Term(whole, whole), *least)),)
+        return (Propagation((Term(whole, whole), *least)),)

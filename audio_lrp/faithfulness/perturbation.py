@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from audio_lrp.attribution.guard import guarded, precision
-from audio_lrp.attribution.seed import check_target
+from audio_lrp.attribution.target import check_target
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.baselines import Baseline, Silence
 from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, PerturbationCurves, check_fractions

@@ -61,9 +61,9 @@ def test_weights_explain_a_sum_of_outputs():
 
 
 @pytest.mark.parametrize("target", ["predicted", "all"])
-def test_seed_one_is_relevance_per_logit(target):
+def test_output_relevance_one_is_relevance_per_logit(target):
     network, value = small_network().double(), inputs(torch.float64)
-    logit, one = (attribute(network, value, target, seed=seed) for seed in ("logit", "one"))
+    logit, one = (attribute(network, value, target, output_relevance=kind) for kind in ("logit", "one"))
     assert torch.equal(one.conservation.explained, torch.ones_like(logit.conservation.explained))
     scale = logit.conservation.explained[..., None, None]
     torch.testing.assert_close(one.relevance * scale, logit.relevance, rtol=1e-9, atol=1e-12)
@@ -74,33 +74,33 @@ def test_difference_explains_why_it_is_not_the_runner_up():
     every = attribute(network, value, "all")
     order = every.output.argsort(dim=1, descending=True)
     rows = torch.arange(BATCH)
-    explanation = attribute(network, value, seed="difference")
+    explanation = attribute(network, value, output_relevance="difference")
     expected = every.relevance[rows, order[:, 0]] - every.relevance[rows, order[:, 1]]
     torch.testing.assert_close(explanation.relevance, expected, rtol=1e-9, atol=1e-12)
     # The rival of any other class is the largest logit.
-    others = attribute(network, value, order[:, 3], seed="difference")
+    others = attribute(network, value, order[:, 3], output_relevance="difference")
     expected = every.relevance[rows, order[:, 3]] - every.relevance[rows, order[:, 0]]
     torch.testing.assert_close(others.relevance, expected, rtol=1e-9, atol=1e-12)
 
 
 @pytest.mark.parametrize(
-    ("target", "seed", "message"),
+    ("target", "output_relevance", "message"),
     [
-        ("predicted", "two", "unknown seed 'two'"),
+        ("predicted", "two", "unknown output_relevance 'two'"),
         (torch.zeros(BATCH, 7), "logit", "target has 7 weights per sample but the network 4 outputs"),
         (torch.zeros(3, CLASSES), "logit", "pass output weights \\[5, number of classes\\]"),
         (torch.zeros(BATCH, CLASSES), "difference", "pass class indices, not weights"),
     ],
 )
-def test_refuses(target, seed, message):
+def test_refuses(target, output_relevance, message):
     with pytest.raises(UserError, match=message):
-        attribute(small_network(), inputs(), target, seed=seed)
+        attribute(small_network(), inputs(), target, output_relevance=output_relevance)
 
 
 def test_a_single_output_has_no_runner_up():
     network = nn.Sequential(nn.Flatten(), nn.Linear(inputs()[0].numel(), 1))
     with pytest.raises(UserError, match="the network has a single output"):
-        attribute(network, inputs(), seed="difference")
+        attribute(network, inputs(), output_relevance="difference")
 
 
 # --- relevance divided by input ---
@@ -241,7 +241,7 @@ def test_each_amount_of_an_account_is_the_written_out_one(kind, stabilizer, bias
     rule = kind(**{"epsilon" if kind is Epsilon else "stabilizer": stabilizer}, bias=bias)
     value = torch.stack([torch.rand(4).double(), torch.zeros(4).double(), torch.rand(4).double() - 0.5])
     upper = torch.randn(3, 6, dtype=torch.float64)
-    (account,) = attribute(network, value, upper, RuleMap({"Linear": rule}), seed="one").conservation.layers
+    (account,) = attribute(network, value, upper, RuleMap({"Linear": rule}), output_relevance="one").conservation.layers
     expected = np.zeros((3, 3))
     weight, bias_values = network[0].weight.detach().numpy(), network[0].bias.detach().numpy()
     for sample, (x, above) in enumerate(zip(value.numpy(), upper.numpy(), strict=True)):
@@ -264,7 +264,9 @@ def test_lrp0_gives_the_stabilizer_what_zeros_would_hand_out():
         network[1].weight.fill_(1.0)
         network[1].bias.fill_(0.0)
     composite = RuleMap({"Linear": Flat()}, names={"0": Epsilon(0)})
-    conservation = attribute(network, torch.ones(1, 2), torch.tensor([0]), composite, seed="one").conservation
+    conservation = attribute(
+        network, torch.ones(1, 2), torch.tensor([0]), composite, output_relevance="one"
+    ).conservation
     assert conservation.layers[0].to_stabilizer.item() == pytest.approx(1.0)
     assert conservation.error < 1e-4
 

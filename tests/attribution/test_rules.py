@@ -13,7 +13,7 @@ from zennit.composites import LayerMapComposite
 
 from audio_lrp.attribution import AlphaBeta, Epsilon, Flat, Gamma, Pass, Rule, WSquare, ZBox, ZPlus, attribute
 from audio_lrp.attribution.graph import Graph
-from audio_lrp.attribution.shares import Share, Term, negative, positive, whole
+from audio_lrp.attribution.propagation import Propagation, Term, negative, positive, whole
 from audio_lrp.errors import UserError
 
 RULES = {
@@ -349,8 +349,8 @@ def test_refuses(make, message):
 @pytest.mark.parametrize("parts", [(positive,), (torch.abs, negative), (whole, positive)])
 def test_a_rule_of_ones_own_takes_the_input_whole_or_in_its_parts(parts):
     class Own(Rule):
-        def shares(self):
-            return (Share(tuple(Term(part, whole) for part in parts)),)
+        def propagations(self):
+            return (Propagation(tuple(Term(part, whole) for part in parts)),)
 
-    with pytest.raises(UserError, match=r"Own shares relevance out in proportion .* set proportional = False"):
+    with pytest.raises(UserError, match=r"Own propagates relevance in proportion .* set proportional = False"):
         attribute(nn.Sequential(nn.Linear(3, 2)), torch.randn(1, 3), composite=LayerMapComposite([(nn.Linear, Own())]))

@@ -8,7 +8,7 @@ from torch import Tensor
 from audio_lrp.errors import UserError
 
 Target = Literal["predicted", "all"] | Tensor
-Seed = Literal["logit", "one", "difference"]
+OutputRelevance = Literal["logit", "one", "difference"]
 
 _INDEX_TYPES = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
@@ -33,22 +33,24 @@ def check_target(target: str | Tensor, batch_size: int, num_classes: int | None 
         raise UserError(f"target {outside[0].item()} does not exist: the network has {there}")
 
 
-def check_request(target: Target, seed: Seed, batch_size: int) -> None:
-    """Refuse a target or seed that cannot be explained, as far as that shows before the network has run.
+def check_request(target: Target, output_relevance: OutputRelevance, batch_size: int) -> None:
+    """Refuse a target or output relevance that cannot be explained, as far as that shows before the network has run.
 
     Raises:
         UserError: says what was expected and what came.
     """
-    if seed not in ("logit", "one", "difference"):
-        raise UserError(f"unknown seed {seed!r}: choose 'logit', 'one' or 'difference'")
+    if output_relevance not in ("logit", "one", "difference"):
+        raise UserError(f"unknown output_relevance {output_relevance!r}: choose 'logit', 'one' or 'difference'")
     if isinstance(target, str) and target == "all":
         return
     if isinstance(target, str) or not is_weights(target):
         check_target(target, batch_size)
     elif len(target) != batch_size:
         raise UserError(f"target has shape {list(target.shape)}: pass output weights [{batch_size}, number of classes]")
-    elif seed == "difference":
-        raise UserError("seed 'difference' compares one class with its runner-up: pass class indices, not weights")
+    elif output_relevance == "difference":
+        raise UserError(
+            "output_relevance 'difference' compares one class with its runner-up: pass class indices, not weights"
+        )
 
 
 def is_weights(target: Target) -> bool:
@@ -56,13 +58,13 @@ def is_weights(target: Target) -> bool:
     return isinstance(target, Tensor) and target.dim() == 2 and target.is_floating_point()
 
 
-def start(output: Tensor, target: Target, seed: Seed) -> tuple[Tensor, Tensor]:
+def relevance_of_output(output: Tensor, target: Target, kind: OutputRelevance) -> tuple[Tensor, Tensor]:
     """Relevance of the outputs, and what it stands for.
 
     Args:
         output: logits [B, C].
         target: ``"predicted"``, ``"all"``, class indices [B] or weights [B, C].
-        seed: see `audio_lrp.attribution.attribute`.
+        kind: ``output_relevance`` of `audio_lrp.attribution.attribute`.
 
     Returns:
         Relevance [B, C], for ``"all"`` [C, B, C] (class explained first); and the target: class indices [B], for
@@ -73,29 +75,31 @@ def start(output: Tensor, target: Target, seed: Seed) -> tuple[Tensor, Tensor]:
     """
     output = output.detach()
     size, num_classes = output.shape
-    if seed == "difference" and num_classes == 1:
-        raise UserError("seed 'difference' compares a class with its runner-up, but the network has a single output")
+    if kind == "difference" and num_classes == 1:
+        raise UserError(
+            "output_relevance 'difference' compares a class with its runner-up, but the network has a single output"
+        )
     if isinstance(target, Tensor) and is_weights(target):
         if target.shape != output.shape:
             raise UserError(f"target has {target.shape[1]} weights per sample but the network {num_classes} outputs")
         weights = target.to(output)
-        return weights if seed == "one" else weights * output, weights
+        return weights if kind == "one" else weights * output, weights
     if isinstance(target, str) and target == "all":
         classes = torch.arange(num_classes, device=output.device)
-        seeds = torch.stack([_of_class(output, index.expand(size), seed) for index in classes])
-        return seeds, classes.expand(size, -1)
+        relevance = torch.stack([_of_class(output, index.expand(size), kind) for index in classes])
+        return relevance, classes.expand(size, -1)
     chosen = output.argmax(dim=1) if isinstance(target, str) else target.to(output.device).long()
     check_target(chosen, size, num_classes)
-    return _of_class(output, chosen, seed), chosen
+    return _of_class(output, chosen, kind), chosen
 
 
-def _of_class(output: Tensor, chosen: Tensor, seed: Seed) -> Tensor:
+def _of_class(output: Tensor, chosen: Tensor, kind: OutputRelevance) -> Tensor:
     """Relevance [B, C] for the class chosen for each sample [B]."""
     index = chosen[:, None]
-    if seed == "one":
+    if kind == "one":
         return torch.zeros_like(output).scatter_(1, index, 1.0)
     relevance = torch.zeros_like(output).scatter_(1, index, output.gather(1, index))
-    if seed == "difference":
+    if kind == "difference":
         runner_up = output.scatter(1, index, float("-inf")).argmax(dim=1, keepdim=True)
         relevance.scatter_(1, runner_up, -output.gather(1, runner_up))
     return relevance

@@ -1,4 +1,4 @@
-"""The data that rules are made of: parts of inputs and weights, and shares of the relevance that go by them."""
+"""The data that rules are made of: parts of inputs and weights, and how relevance is propagated by them."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -51,8 +51,8 @@ class Term:
 
 
 @dataclass(frozen=True)
-class Share:
-    """A share of each output's relevance, handed to the inputs in proportion to their contributions.
+class Propagation:
+    """A fraction of each output's relevance, propagated to the inputs in proportion to their contributions.
 
     If input i contributes ``c_ij`` to ``p_j = sum_i c_ij + bias_j``, summed over the terms, it is given
     ``fraction * sum_j c_ij R_j / (p_j + stabilizer * sign(p_j))``.
@@ -60,9 +60,9 @@ class Share:
     Attributes:
         terms: the maps whose sum is p.
         bias: part of the bias that counts among the contributions; None: none.
-        fraction: how much of the relevance is handed out; negative: with its sign turned.
-        outputs: `positive` or `negative`: only outputs of this sign hand out this share (zero counts as positive);
-            `whole`: all outputs.
+        fraction: how much of the relevance is propagated; negative: with its sign turned.
+        outputs: `positive` or `negative`: only the relevance of outputs of this sign is propagated (zero counts as
+            positive); `whole`: that of all outputs.
         sign: `positive` or `negative`: no p has another sign, whatever the input; `whole`: p may have any.
     """
 
@@ -78,30 +78,30 @@ class Share:
         return self.terms == (Term(whole, whole),) and self.bias is whole
 
 
-def simplified(shares: Sequence[Share], nonnegative: bool, rectified: bool) -> list[Share]:
-    """The same shares without the terms that are zero.
+def simplified(propagations: Sequence[Propagation], nonnegative: bool, rectified: bool) -> list[Propagation]:
+    """The same propagations without the terms that are zero.
 
     Args:
-        shares: as the rule declares them.
+        propagations: as the rule declares them.
         nonnegative: no input is below zero.
         rectified: no output below zero has relevance.
     """
     kept = []
-    for share in shares:
-        if rectified and share.outputs is negative:
+    for propagation in propagations:
+        if rectified and propagation.outputs is negative:
             continue
-        terms = share.terms
+        terms = propagation.terms
         if nonnegative:
             terms = tuple(
                 replace(term, input=whole) if term.input is positive else term
                 for term in terms
                 if term.input is not negative
             )
-        kept.append(replace(share, terms=terms, outputs=whole if rectified else share.outputs))
+        kept.append(replace(propagation, terms=terms, outputs=whole if rectified else propagation.outputs))
     return kept
 
 
-class Sharing(Protocol):
+class PropagationRule(Protocol):
     """What the engine needs to know of a rule."""
 
     @property
@@ -119,6 +119,6 @@ class Sharing(Protocol):
         """Whether relevance goes by the rule; else the plain gradient, as inside zennit's ``Composite.inactive()``."""
         ...
 
-    def shares(self) -> tuple[Share, ...]:
+    def propagations(self) -> tuple[Propagation, ...]:
         """The rule itself, as data."""
         ...
