@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import archives as downloading
 import explainable as explaining
 import interruptions as resuming
 import level_sweep as sweeping
@@ -22,8 +21,10 @@ import pytest
 import soundfile
 import torch
 import yaml
+from archives import SMALL, contents, zipped
 from command_line import exit_code, only_folder, tests_path, tiny_run, wandb_records
 from fake_corpus import ToneCorpus
+from http_server import Served, serving
 from matplotlib.image import imread
 from tiny_study import BUDGET, tones_as_audiomnist
 
@@ -152,15 +153,15 @@ def data_check(place: Path) -> None:
 
 
 def downloaded_archive(place: Path) -> None:
-    with downloading.serving(downloading.Served(downloading.zipped(downloading.contents()))) as url:
-        download_audiomnist(place / "corpus", mirror=url, release=downloading.SMALL)
+    with serving(Served(zipped(contents()))) as url:
+        download_audiomnist(place / "corpus", mirror=url, release=SMALL)
 
 
 def unpacked_archive(place: Path) -> None:
-    Path("a.zip").write_bytes(downloading.zipped(downloading.contents()))
+    Path("a.zip").write_bytes(zipped(contents()))
     (place / "corpus").mkdir(exist_ok=True)
     try:
-        install(Path("a.zip"), place / "corpus", downloading.SMALL)
+        install(Path("a.zip"), place / "corpus", SMALL)
     except OSError as error:  # as its caller does
         raise UserError(f"{place}: {error.strerror}; free space there") from error
 

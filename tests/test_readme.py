@@ -24,7 +24,7 @@ from audio_lrp.commands.table import COMMANDS, LIGHTNING, Command
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 README = REPOSITORY / "README.md"
-GUIDES = sorted([*REPOSITORY.glob("*/README.md"), *REPOSITORY.glob("audio_lrp/**/README.md")])
+GUIDES = sorted([*REPOSITORY.glob("[!.]*/README.md"), *REPOSITORY.glob("audio_lrp/**/README.md")])
 READMES = [README, *GUIDES]
 CONTRIBUTE = REPOSITORY / "tests" / "README.md"
 

@@ -4,7 +4,7 @@ import os
 import shlex
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -69,6 +69,16 @@ class Finalized:
 def signalled(**settings: Any) -> list[str]:
     options = [f"--trainer.callbacks.init_args.{name}={value}" for name, value in settings.items()]
     return ["--trainer.callbacks=test_signals.Signalled", *options]
+
+
+@pytest.fixture(autouse=True)
+def heeded() -> Iterator[None]:
+    """A test run may be one that heeds no SIGHUP or Ctrl-C, as by nohup or in a shell's background."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in CODES if number != signal.SIGINT}
+    before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 @pytest.fixture
