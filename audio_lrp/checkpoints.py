@@ -13,7 +13,7 @@ from jsonargparse import ArgumentError, ArgumentParser
 from torch import Tensor, nn
 
 from audio_lrp.data.placement import Placement
-from audio_lrp.data.representation import Representation, Spectrogram, Waveform
+from audio_lrp.data.representation import Representation, RepresentationName, make_representation
 from audio_lrp.data.tasks import TASKS
 from audio_lrp.errors import UserError
 from audio_lrp.models import AlexNet, AudioNet
@@ -198,10 +198,10 @@ def _find_class(checkpoint: Path, path: str, plugins: Collection[str]) -> type[n
 
 
 def _make_representation(checkpoint: Path, name: object, description: Mapping[str, Any]) -> Representation:
-    if name == "waveform":
-        return Waveform()
-    if name == "spectrogram":
-        return Spectrogram(description.get("spectrogram_scale", "unit"))
+    known: tuple[RepresentationName, ...] = get_args(RepresentationName)
+    for each in known:
+        if each == name:
+            return make_representation(each, description.get("spectrogram_scale", "unit"))
     raise UserError(f"{checkpoint} was trained on the representation {name!r}, which is not known here")
 
 

@@ -16,21 +16,21 @@ from zennit.core import Composite
 from audio_lrp.attribution.attribute import Explanation, attribute
 from audio_lrp.attribution.composites import composite_by_name
 from audio_lrp.callbacks.isolation import OnError, check_on_error, isolated_random_state, surviving
-from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.callbacks.publishing import Results, publish, save_relevance
 from audio_lrp.constants import DEFAULT_COMPOSITE
 from audio_lrp.data.loading.batch import Batch
-from audio_lrp.data.representation import Representation, Spectrogram, Waveform
+from audio_lrp.data.representation import FULL_SCALE, Representation
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness.baselines import Baseline
 from audio_lrp.faithfulness.curves import check_fractions
-from audio_lrp.faithfulness.localization import relevance_mass_accuracy, utterance_frames, utterance_samples
+from audio_lrp.faithfulness.localization import relevance_mass_accuracy
 from audio_lrp.faithfulness.orders import ORDERS, Order, orders_by_name
 from audio_lrp.faithfulness.perturbation import perturbation_curves
 from audio_lrp.faithfulness.units import Units
-from audio_lrp.timefrequency.stft import STFT, spectrogram_plane
+from audio_lrp.timefrequency.coefficients import coefficient_relevance
+from audio_lrp.timefrequency.stft import STFT
 from audio_lrp.tracking import run_folder
-from audio_lrp.visualization.views import coefficient_relevance, time_frequency_relevance
+from audio_lrp.visualization.clips import DrawnClip, explained_clips
 
 LOGGED_FRACTIONS = (0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1)
 """Fewer than for a published curve: with 20 examples an explanation costs less than 3 % of an epoch of AudioMNIST."""
@@ -257,7 +257,8 @@ class LRPCallback(Callback):
             outputs, classes = explanation.output.shape[1], len(source.class_names)
             if outputs != classes:
                 raise UserError(f"the data has {classes} classes, but the network's output the size {outputs}")
-            relevance, silence = explanation.relevance, source.input_representation.silence
+            representation = source.input_representation
+            relevance = explanation.relevance
             if self.transform is not None:
                 relevance = coefficient_relevance(self.transform, batch.input, relevance, explanation.modified_gradient)
             curves = perturbation_curves(
@@ -269,15 +270,15 @@ class LRPCallback(Callback):
                 fractions=self.fractions,
                 unit=self.unit,
                 transform=self.transform,
-                baseline=silence if self.baseline is None else self.baseline,
+                baseline=representation.silence if self.baseline is None else self.baseline,
                 seed=self.seed,
                 index=batch.index,
             )
-            mass = _mass_on_utterance(batch, explanation.relevance)
-            views: list[ExampleViews] = []
+            mass = _mass_on_utterance(representation, batch, explanation.relevance)
+            clips: list[DrawnClip] = []
             if self.num_pictures:
                 with self._surviving(trainer, "draws nothing"):
-                    views = self._views(source, batch, explanation)
+                    clips = self._clips(source, batch, explanation)
             name = "test" if split == "test" else "validation"
             title = f"{len(batch)} {name} examples | target: {self.target} | {explanation.composite}"
             with self._surviving(trainer, "keeps no arrays"):
@@ -287,7 +288,7 @@ class LRPCallback(Callback):
                 head: dict[str, str | float] = {"trained": f"step {trainer.global_step}"}
                 self._history += [head | row for row in curves.rows() if row["order"] == curves.orders[0]]
             history = tuple(self._history) if trainer.state.fn == TrainerFn.FITTING else ()
-            return Results(views, curves, mass, shortfall, explanation.conservation, title, history)
+            return Results(clips, curves, mass, shortfall, explanation.conservation, title, history)
 
     def _shortfall(self, trainer: L.Trainer, metric: str) -> float | None:
         """By how much the last accuracy misses the required one."""
@@ -296,28 +297,26 @@ class LRPCallback(Callback):
             return None
         return max(0.0, self.required_accuracy - float(accuracy))
 
-    def _views(self, source: ExampleSource, batch: Batch, explanation: Explanation) -> list[ExampleViews]:
-        """Pictures and sounds of the first examples."""
-        shown = slice(self.num_pictures)
-        quotient = explanation.modified_gradient
+    def _clips(self, source: ExampleSource, batch: Batch, explanation: Explanation) -> list[DrawnClip]:
+        """Figures and sounds of the first examples."""
+        count, representation = self.num_pictures, source.input_representation
+        shown = explanation[:count]
         planes: Tensor | None = None
         try:
-            planes = time_frequency_relevance(
-                batch.input[shown], explanation.relevance[shown], None if quotient is None else quotient[shown]
-            )
+            planes = representation.in_plane(shown.input, shown.relevance, shown.modified_gradient)
         except UserError as error:
             rank_zero_warn(f"LRPCallback shows maps alone, without time, frequency and sounds of relevance: {error}")
-        return [*example_views(batch, source.signals(batch)[shown], explanation, planes, source.class_names)]
+        signals, utterances = source.signals(batch)[:count] / FULL_SCALE, batch.utterances()[:count]
+        labels = batch.label.tolist()
+        clips = explained_clips(shown, representation, signals, utterances, source.class_names, planes, labels)
+        return [clip.drawn() for clip in clips]
 
 
-def _mass_on_utterance(batch: Batch, relevance: Tensor) -> float | None:
-    """Share of the positive relevance on the utterance; None for inputs of which we do not know where it is."""
-    if batch.input.shape[1:] == Waveform.shape:
-        mask = utterance_samples(batch.offset, batch.length, relevance.shape[-1])
-    elif batch.input.shape[1:] == Spectrogram.shape:
-        mask = utterance_frames(batch.offset, batch.length, spectrogram_plane())
-    else:
+def _mass_on_utterance(representation: Representation, batch: Batch, relevance: Tensor) -> float | None:
+    """Fraction of the positive relevance on the utterance; None for inputs of which we do not know where it is."""
+    if batch.input.shape[1:] != representation.shape:
         return None
+    mask = representation.utterance(batch.offset, batch.length)
     return relevance_mass_accuracy(relevance, mask).nanmean().item()
 
 

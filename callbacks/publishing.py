@@ -1,4 +1,4 @@
-"""Where pictures, sounds and perturbation curves go: to W&B, or into files of the run's folder."""
+"""Publication of figures, sounds and perturbation curves: on W&B, or in files of the run's folder."""
 
 import csv
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from audio_lrp.attribution.attribute import Explanation
 from audio_lrp.attribution.conservation import Conservation
-from audio_lrp.callbacks.pictures import ExampleViews
 from audio_lrp.data.loading.batch import Batch
 from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.faithfulness.curves import PerturbationCurves
@@ -23,6 +22,7 @@ from audio_lrp.faithfulness.scores import aopc, srg
 from audio_lrp.timefrequency.audible import write_wav
 from audio_lrp.tracking import run_folder
 from audio_lrp.utils.files import replacing
+from audio_lrp.visualization.clips import DrawnClip
 from audio_lrp.visualization.figures import perturbation_chart, pixels
 
 
@@ -31,7 +31,7 @@ class Results:
     """What an explanation of the examples has to say.
 
     Attributes:
-        views: pictures and sounds of the first examples.
+        clips: figures and sounds of the first examples.
         curves: perturbation curves over all examples.
         relevance_mass: share of the positive relevance on the utterance, where known.
         shortfall: by how much the accuracy misses what is required, 0 where it does not; None where nothing is.
@@ -41,7 +41,7 @@ class Results:
             ``trained`` says after which step.
     """
 
-    views: Sequence[ExampleViews]
+    clips: Sequence[DrawnClip]
     curves: PerturbationCurves
     relevance_mass: float | None
     shortfall: float | None
@@ -81,7 +81,7 @@ def publish(trainer: L.Trainer, prefix: str, results: Results) -> None:
     Args:
         trainer: names the loggers, the run's folder and the step.
         prefix: what W&B's keys and the files' paths begin with, e.g. ``"lrp"`` for ``lrp/maps``.
-        results: what to log: pictures, sounds, curves, scalars.
+        results: what to log: figures, sounds, curves, scalars.
     """
     for logger in trainer.loggers:
         logger.log_metrics(results.scalars(prefix), trainer.global_step)
@@ -102,10 +102,10 @@ def _log(run: Any, prefix: str, step: int, results: Results) -> None:
         "trainer/global_step": step,
     }
     for key, name in {"maps": "map", "time_frequency": "time_frequency"}.items():
-        pictures = [(view.pictures[name], view.caption) for view in results.views if name in view.pictures]
-        if pictures:
-            values[f"{prefix}/{key}"] = [wandb.Image(image, caption=caption) for image, caption in pictures]
-    sounds = [(sound, f"{name} | {view.caption}") for view in results.views for name, sound in view.sounds.items()]
+        images = [(clip.figures[name], clip.caption) for clip in results.clips if name in clip.figures]
+        if images:
+            values[f"{prefix}/{key}"] = [wandb.Image(image, caption=caption) for image, caption in images]
+    sounds = [(sound, f"{name} | {clip.caption}") for clip in results.clips for name, sound in clip.sounds.items()]
     if sounds:
         values[f"{prefix}/audio"] = [wandb.Audio(sound, SAMPLE_RATE, caption) for sound, caption in sounds]
     if results.history:
@@ -136,16 +136,16 @@ def _write(stem: Path, results: Results) -> None:
     tables: dict[str, Sequence[Mapping[str, Any]]] = {"perturbation": results.curves.rows(), "scores": scores}
     if results.conservation.layers:
         tables["conservation"] = results.conservation.rows()
-    for name, rows in tables.items():  # before the pictures, for which there may be no space
+    for name, rows in tables.items():  # before the figures, for which there may be no space
         write_rows(stem.with_name(f"{stem.name}-{name}.csv"), rows)
     curves = results.curves
     quantities = {name: getattr(curves, name).numpy() for name in ("accuracy", "probability", "logit")}
     chart = perturbation_chart(curves.fractions.numpy(), quantities, curves.orders, results.title)
     write_image(stem.with_name(f"{stem.name}-perturbation.png"), pixels(chart))
-    for number, view in enumerate(results.views):
-        for name, image in view.pictures.items():
+    for number, clip in enumerate(results.clips):
+        for name, image in clip.figures.items():
             write_image(stem.with_name(f"{stem.name}-{name}-{number}.png"), image)
-        for name, sound in view.sounds.items():
+        for name, sound in clip.sounds.items():
             write_wav(stem.with_name(f"{stem.name}-audio-{number}-{name}.wav"), torch.from_numpy(sound), SAMPLE_RATE)
 
 

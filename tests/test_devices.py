@@ -19,6 +19,7 @@ from audio_lrp.data.augmentation import (
     SpectrogramMasking,
     SpeedPerturbation,
 )
+from audio_lrp.data.representation import Waveform
 from audio_lrp.errors import UserError
 from audio_lrp.faithfulness import (
     LRP,
@@ -31,14 +32,14 @@ from audio_lrp.faithfulness import (
     Sparseness,
     parameter_randomization,
     perturbation_curves,
-    utterance_samples,
 )
 from audio_lrp.faithfulness.band_relevance import band_relevance
 from audio_lrp.faithfulness.manipulations import scale_frequency
 from audio_lrp.models import Classifier
 from audio_lrp.timefrequency import HannSTFT
 from audio_lrp.timefrequency.audible import audible_relevance
-from audio_lrp.visualization.views import coefficient_relevance, time_frequency_relevance
+from audio_lrp.timefrequency.coefficients import coefficient_relevance
+from audio_lrp.timefrequency.utterance import utterance_samples
 
 AUGMENTATIONS = [SpeedPerturbation(), RandomEqualizer(), PolarityInversion(), AdditiveNoise()]
 
@@ -111,7 +112,7 @@ def test_time_and_frequency() -> None:
 
     def views(signal: Tensor) -> list[Tensor]:
         relevance = signal.square()
-        plane = time_frequency_relevance(signal, relevance, None)
+        plane = Waveform().in_plane(signal, relevance, None)
         return [
             plane,
             coefficient_relevance(stft, signal, relevance, signal),

@@ -33,11 +33,9 @@ from audio_lrp.data.placement import (
 )
 from audio_lrp.data.representation import (
     NUM_SAMPLES,
-    Representation,
     RepresentationName,
-    Spectrogram,
     SpectrogramScale,
-    Waveform,
+    make_representation,
     refuse_rounding,
 )
 from audio_lrp.data.splits import SplitName, SplitOption, all_recordings, require_labels, split_recordings
@@ -130,9 +128,7 @@ class CorpusDataModule(L.LightningDataModule):
         self.split: SplitOption = split
         self.num_folds = num_folds
         self.representation: RepresentationName = representation
-        self.input_representation: Representation = (
-            Waveform() if representation == "waveform" else Spectrogram(spectrogram_scale)
-        )
+        self.input_representation = make_representation(representation, spectrogram_scale)
         self.batch_size = batch_size
         self.num_workers = num_workers
         self.seed = seed

@@ -23,14 +23,14 @@ class ExplainedWindow:
         begin: where in the recording it begins, in seconds.
         end: where it, or the recording, ends, in seconds.
         title: prediction, explained class, composite.
-        pictures: names of the picture files.
+        figures: names of the figures' files.
         sounds: names of the sound files, by what is to be heard.
     """
 
     begin: float
     end: float
     title: str
-    pictures: tuple[str, ...]
+    figures: tuple[str, ...]
     sounds: Mapping[str, str]
 
 
@@ -81,8 +81,8 @@ def page(
         '<meta name="viewport" content="width=device-width">\n'
         f"<title>Explanations by LRP</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         f"<h1>Explanations by LRP</h1>\n<table>\n{rows}</table>\n"
-        "<p>Red, and the positive sounds: what spoke for the explained class. Blue, and the negative sounds: what "
-        "spoke against it. The sounds of one window are equally loud.</p>\n"
+        "<p>Red, and the positive sounds: evidence for the explained class. Blue, and the negative sounds: "
+        "evidence against it. The sounds of one window are equally loud.</p>\n"
         f"<table>\n<tr><th>recording</th><th>prediction</th><th>probability</th></tr>\n{overview}</table>\n"
         + (f"<p>Not explained:</p>\n<ul>\n{left_out}</ul>\n" if unusable else "")
         + remarks
@@ -109,10 +109,10 @@ def _window(recording: ExplainedRecording, window: ExplainedWindow) -> str:
         f'src="{_link(recording, file)}"></audio></figure>\n'
         for name, file in window.sounds.items()
     )
-    pictures = "".join(
-        f'<img loading="lazy" src="{_link(recording, file)}" alt="{escape(file)}">\n' for file in window.pictures
+    figures = "".join(
+        f'<img loading="lazy" src="{_link(recording, file)}" alt="{escape(file)}">\n' for file in window.figures
     )
-    return f"<h3>{title}</h3>\n{sounds}{pictures}"
+    return f"<h3>{title}</h3>\n{sounds}{figures}"
 
 
 def _link(recording: ExplainedRecording, file: str) -> str:

@@ -1,6 +1,6 @@
 """Explain what a trained network hears in recordings.
 
-Per recording a folder with the prediction (``explanation.json``), relevance as arrays (``relevance.npz``), pictures and
+Per recording a folder with the prediction (``explanation.json``), relevance as arrays (``relevance.npz``), figures and
 sounds, and one page over all of them, ``index.html``.
 """
 
@@ -16,8 +16,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from matplotlib.figure import Figure
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from audio_lrp.attribution.attribute import Explanation, attribute
@@ -26,20 +25,13 @@ from audio_lrp.checkpoints import SavedNetwork, load_network
 from audio_lrp.constants import DEFAULT_COMPOSITE
 from audio_lrp.data.corpora.listing import left_out_summary
 from audio_lrp.data.packing.decode import UnusableRecordingError, decode
-from audio_lrp.data.representation import NUM_SAMPLES, SAMPLE_RATE, Spectrogram, Waveform
+from audio_lrp.data.representation import FULL_SCALE, NUM_SAMPLES, SAMPLE_RATE, plane_frequencies, plane_times
 from audio_lrp.errors import UserError, legible, not_writable
 from audio_lrp.explain.inputs import AudioFile, Window, find_audio_files, window, windows
 from audio_lrp.explain.page import ExplainedRecording, ExplainedWindow, page
-from audio_lrp.timefrequency.audible import audible_explanations, write_wav
-from audio_lrp.visualization.figures import waveform_relevance
-from audio_lrp.visualization.views import (
-    plane_frequencies,
-    plane_times,
-    time_frequency_picture,
-    time_frequency_relevance,
-)
+from audio_lrp.timefrequency.audible import write_wav
+from audio_lrp.visualization.clips import ExplainedClip, explained_clips
 
-_FULL_SCALE = 32768
 _CHUNK = 16
 """Windows explained at once; bounds the memory."""
 
@@ -59,27 +51,6 @@ class Report:
     recordings: tuple[ExplainedRecording, ...]
     unusable: Mapping[str, str]
     notes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, eq=False)
-class _Relevance:
-    """Relevance of a recording's windows.
-
-    Attributes:
-        network_input: what the network saw [W, ...].
-        relevance: relevance of each input value [W, ...].
-        probabilities: of each class [W, C].
-        logits: of each class [W, C].
-        target: class explained [W].
-        plane: relevance in time and frequency [W, 227, 227]; None where the composite's has no such form.
-    """
-
-    network_input: Tensor
-    relevance: Tensor
-    probabilities: Tensor
-    logits: Tensor
-    target: Tensor
-    plane: Tensor | None = None
 
 
 class _Explainer:
@@ -109,14 +80,23 @@ class _Explainer:
             self.target = self.class_names.index(target)
         self.has_plane = self._has_plane()
 
-    @property
-    def hears_waveforms(self) -> bool:
-        return isinstance(self.representation, Waveform)
+    def explained(self, parts: Sequence[Window]) -> Explanation:
+        """What the network makes of windows, and why."""
+        signals = torch.from_numpy(np.stack([part.signal for part in parts])).to(self.device) * FULL_SCALE
+        network_input = torch.cat([self.representation(chunk) for chunk in torch.split(signals, _CHUNK)])
+        target = None if self.target is None else torch.full((len(parts),), self.target, device=self.device)
+        return attribute(
+            self.network, network_input, "predicted" if target is None else target, self.composite, chunk_size=_CHUNK
+        )
 
-    def relevance(self, parts: Sequence[Window]) -> _Relevance:
-        """Explain windows, a few at a time."""
-        chunks = [self._relevance(parts[start : start + _CHUNK]) for start in range(0, len(parts), _CHUNK)]
-        return _Relevance(**{name: torch.cat([chunk[name] for chunk in chunks]).cpu() for name in chunks[0]})
+    def planes(self, explanation: Explanation) -> Tensor | None:
+        """Relevance in time and frequency [W, 227, 227]; None where the composite's has no such form."""
+        if not self.has_plane:
+            return None
+        chunks = [explanation[begin : begin + _CHUNK] for begin in range(0, len(explanation), _CHUNK)]
+        return torch.cat(
+            [self.representation.in_plane(chunk.input, chunk.relevance, chunk.modified_gradient) for chunk in chunks]
+        )
 
     def _has_plane(self) -> bool:
         """Whether the composite's relevance has a form in time and frequency: silence must have none.
@@ -125,35 +105,13 @@ class _Explainer:
         explained is found as well, before any recording is.
         """
         noise = np.random.default_rng(0).standard_normal(NUM_SAMPLES // 2, dtype=np.float32)
-        network_input, explanation = self._explained([window(noise, 0)])
-        silent = explanation.relevance[network_input == 0]
-        return not self.hears_waveforms or not (silent.isfinite() & (silent != 0)).any()
-
-    def _relevance(self, parts: Sequence[Window]) -> dict[str, Tensor]:
-        network_input, explanation = self._explained(parts)
-        relevance, logits = explanation.relevance, explanation.output
-        if not relevance.isfinite().all():
-            raise UserError("its relevance is not finite")
-        found = {
-            "network_input": network_input,
-            "relevance": relevance,
-            "probabilities": logits.softmax(dim=1),
-            "logits": logits,
-            "target": explanation.target,
-        }
-        if self.has_plane:
-            found["plane"] = time_frequency_relevance(network_input, relevance, explanation.modified_gradient)
-        return found
-
-    def _explained(self, parts: Sequence[Window]) -> tuple[Tensor, Explanation]:
-        """What the network sees of windows, and why it answers as it does."""
-        signal = torch.from_numpy(np.stack([part.signal for part in parts])).to(self.device) * _FULL_SCALE
-        network_input = self.representation(signal)
-        target = None if self.target is None else torch.full((len(parts),), self.target, device=self.device)
-        explanation = attribute(
-            self.network, network_input, "predicted" if target is None else target, self.composite, chunk_size=_CHUNK
-        )
-        return network_input, explanation
+        explanation = self.explained([window(noise, 0)])
+        finite = explanation.relevance.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)
+        try:
+            self.representation.in_plane(explanation.input, finite, None)
+        except UserError:
+            return False
+        return True
 
 
 def explain(
@@ -241,18 +199,34 @@ def _explain_recording(
 ) -> ExplainedRecording:
     folder = output / file.folder
     folder.mkdir()
-    found = explainer.relevance(parts)
-    np.savez_compressed(folder / "relevance.npz", **_arrays(explainer, found, parts))
+    explanation = explainer.explained(parts)
+    if not explanation.relevance.isfinite().all():
+        raise UserError("its relevance is not finite")
+    planes = explainer.planes(explanation)
+    arrays = _arrays(explainer, explanation, planes, parts)
+    np.savez_compressed(folder / "relevance.npz", **arrays)
+    clips = explained_clips(
+        explanation,
+        explainer.representation,
+        torch.from_numpy(np.stack([part.signal for part in parts])),
+        [(part.offset, part.offset + part.length) for part in parts],
+        explainer.class_names,
+        planes,
+    )
+    shown = tqdm(clips, desc=file.folder, total=len(parts), unit="window", leave=False, disable=len(parts) == 1)
+    numbered = len(parts) > 1
     explained = [
-        _explain_window(explainer, found, index, part, folder, "" if len(parts) == 1 else f"{index:03d}-")
-        for index, part in enumerate(tqdm(parts, desc=file.folder, unit="window", leave=False, disable=len(parts) == 1))
+        _written(clip, part, folder, f"{index:03d}-" if numbered else "", explainer.band)
+        for index, (clip, part) in enumerate(zip(shown, parts, strict=True))
     ]
-    probabilities = found.probabilities.mean(dim=0)
+    of_windows = explanation.output.softmax(dim=1).cpu()
+    probabilities = of_windows.mean(dim=0)
+    names = explainer.class_names
     recording = ExplainedRecording(
         name=file.name,
         folder=file.folder,
-        prediction=explainer.class_names[int(probabilities.argmax())],
-        probabilities=_by_class(explainer, probabilities),
+        prediction=names[int(probabilities.argmax())],
+        probabilities=_by_class(names, probabilities),
         windows=tuple(explained),
     )
     description = {
@@ -265,12 +239,12 @@ def _explain_recording(
             {
                 "begin_seconds": window.begin,
                 "end_seconds": window.end,
-                "prediction": explainer.class_names[int(found.probabilities[index].argmax())],
-                "probabilities": _by_class(explainer, found.probabilities[index]),
-                "explained_class": explainer.class_names[int(found.target[index])],
-                "explained_logit": float(found.logits[index, found.target[index]]),
-                "relevance": float(found.relevance[index].sum()),
-                "pictures": list(window.pictures),
+                "prediction": names[int(of_windows[index].argmax())],
+                "probabilities": _by_class(names, of_windows[index]),
+                "explained_class": names[int(arrays["target"][index])],
+                "explained_logit": float(arrays["logits"][index, arrays["target"][index]]),
+                "relevance": float(arrays["relevance"][index].sum()),
+                "figures": list(window.figures),
                 "sounds": list(window.sounds.values()),
             }
             for index, window in enumerate(explained)
@@ -280,70 +254,44 @@ def _explain_recording(
     return recording
 
 
-def _by_class(explainer: _Explainer, probabilities: Tensor) -> dict[str, float]:
-    return {name: round(float(value), 6) for name, value in zip(explainer.class_names, probabilities, strict=True)}
+def _by_class(names: Sequence[str], probabilities: Tensor) -> dict[str, float]:
+    return {name: round(float(value), 6) for name, value in zip(names, probabilities, strict=True)}
 
 
-def _arrays(explainer: _Explainer, found: _Relevance, parts: Sequence[Window]) -> dict[str, Any]:
+def _arrays(
+    explainer: _Explainer, explanation: Explanation, planes: Tensor | None, parts: Sequence[Window]
+) -> dict[str, Any]:
     """What goes into ``relevance.npz``."""
-    arrays = {
-        "input": found.network_input.numpy(),
-        "relevance": found.relevance.numpy(),
-        "logits": found.logits.numpy(),
-        "target": found.target.numpy(),
-        "first_sample": np.array([part.begin - part.offset for part in parts]),
-        "frequencies": plane_frequencies().numpy(),
-        "times": plane_times().numpy(),
+    found = {
+        "input": explanation.input,
+        "relevance": explanation.relevance,
+        "logits": explanation.output,
+        "target": explanation.target,
+        "frequencies": plane_frequencies(),
+        "times": plane_times(),
     }
-    if explainer.hears_waveforms and found.plane is not None:
-        arrays["time_frequency"] = found.plane.numpy()
-    return arrays
+    if explainer.representation.view != "time_frequency" and planes is not None:
+        found["time_frequency"] = planes
+    arrays = {name: value.cpu().numpy() for name, value in found.items()}
+    return arrays | {"first_sample": np.array([part.begin - part.offset for part in parts])}
 
 
-def _explain_window(
-    explainer: _Explainer, found: _Relevance, index: int, part: Window, folder: Path, prefix: str
+def _written(
+    clip: ExplainedClip, part: Window, folder: Path, prefix: str, band: tuple[float, float] | None
 ) -> ExplainedWindow:
-    predicted = int(found.probabilities[index].argmax())
-    title = (
-        f"predicted {explainer.class_names[predicted]} ({float(found.probabilities[index, predicted]):.0%}) | "
-        f"relevance for {explainer.class_names[int(found.target[index])]} | {explainer.composite}"
-    )
-    figures = _figures(explainer, found, index, part, title.replace("$", r"\$"))
-    pictures = []
+    """A window whose figures and sounds are in the folder."""
+    figures = {"waveform": clip.waveform()}
+    if clip.plane is not None:
+        figures["time-frequency"] = clip.time_frequency()
+    names = {name: f"{prefix}{name}.png" for name in figures}
     for name, figure in figures.items():
-        pictures.append(f"{prefix}{name}.png")
-        figure.savefig(folder / pictures[-1])
+        figure.savefig(folder / names[name])
     sounds = {}
-    utterance = (part.offset, part.offset + part.length)
-    signal = torch.from_numpy(part.signal)
-    plane = None if found.plane is None else found.plane[index]
-    for name, sound in audible_explanations(signal, plane, utterance, explainer.band).items():
+    for name, sound in clip.sounds(band).items():
         sounds[name] = f"{prefix}{name.replace(' ', '-')}.wav"
         write_wav(folder / sounds[name], sound, SAMPLE_RATE)
     seconds = (part.begin / SAMPLE_RATE, (part.begin + part.length) / SAMPLE_RATE)
-    return ExplainedWindow(*seconds, title, tuple(pictures), sounds)
-
-
-def _figures(explainer: _Explainer, found: _Relevance, index: int, part: Window, title: str) -> dict[str, Figure]:
-    """Relevance on the waveform, and in time and frequency beside the spectrogram."""
-    utterance = (part.offset, part.offset + part.length)
-    network_input, relevance = found.network_input[index, 0], found.relevance[index, 0]
-    of_samples = (relevance if explainer.hears_waveforms else _spread_over_samples(relevance)).numpy()
-    figures = {
-        "waveform": waveform_relevance(part.signal, of_samples, title, sample_rate=SAMPLE_RATE, utterance=utterance)
-    }
-    if found.plane is not None:
-        signal, plane = torch.from_numpy(part.signal), found.plane[index]
-        figures["time-frequency"] = time_frequency_picture(signal, network_input, plane, title, utterance)
-    return figures
-
-
-def _spread_over_samples(plane: Tensor) -> Tensor:
-    """Relevance of spectrogram frames, evenly over the hop around each frame's centre [8000]."""
-    hop = Spectrogram.hop_length
-    first = 2 * hop - hop // 2
-    spread = (plane.sum(dim=0) / hop).repeat_interleave(hop)[: NUM_SAMPLES - first]
-    return nn.functional.pad(spread, (first, NUM_SAMPLES - first - len(spread)))
+    return ExplainedWindow(*seconds, clip.title, tuple(names.values()), sounds)
 
 
 def _is_running(process: str) -> bool:

@@ -6,8 +6,6 @@ from audio_lrp.faithfulness.curves import DEFAULT_FRACTIONS, QUANTITIES, Perturb
 from audio_lrp.faithfulness.localization import (
     relevance_mass_accuracy,
     relevance_rank_accuracy,
-    utterance_frames,
-    utterance_samples,
 )
 from audio_lrp.faithfulness.methods import (
     LRP,
@@ -105,6 +103,4 @@ __all__ = [
     "sparseness",
     "srg",
     "sufficiency",
-    "utterance_frames",
-    "utterance_samples",
 ]

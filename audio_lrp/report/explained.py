@@ -10,13 +10,13 @@ from tqdm import tqdm
 
 from audio_lrp.attribution.attribute import attribute
 from audio_lrp.callbacks.lrp import LRPCallback
-from audio_lrp.callbacks.pictures import ExampleViews, example_views
 from audio_lrp.checkpoints import instantiated, load_network
 from audio_lrp.data import CorpusDataModule
 from audio_lrp.data.corpora.listing import left_out_summary
+from audio_lrp.data.representation import FULL_SCALE
 from audio_lrp.errors import UserError
 from audio_lrp.report.run_folder import setting
-from audio_lrp.visualization.views import time_frequency_relevance
+from audio_lrp.visualization.clips import DrawnClip, explained_clips
 
 
 @dataclass(frozen=True)
@@ -24,14 +24,14 @@ class Explained:
     """Explained test clips.
 
     Attributes:
-        views: their pictures and sounds.
+        clips: their figures and sounds.
         ledger: rows of the conservation ledger, averaged over the clips.
         composite: name of the LRP composite.
         checkpoint: the network's file.
         notes: what is missing: parts of the explanations, files of the corpus.
     """
 
-    views: Sequence[ExampleViews]
+    clips: Sequence[DrawnClip]
     ledger: Sequence[Mapping[str, str | float]]
     composite: str
     checkpoint: Path
@@ -63,14 +63,16 @@ def explain_test_clips(
     explanation = attribute(saved.network, batch.input, target, callback.composite)
     left_out = left_out_summary(datamodule.corpus.left_out)
     notes = [f"The corpus is read without {left_out}."] if left_out else []
+    representation, planes = datamodule.input_representation, None
     try:
-        planes = time_frequency_relevance(batch.input, explanation.relevance, explanation.modified_gradient)
+        planes = representation.in_plane(explanation.input, explanation.relevance, explanation.modified_gradient)
     except UserError as error:
-        planes = None
         notes.append(f"There are maps alone, without time, frequency and sounds of relevance: {error}.")
-    views = example_views(batch, datamodule.signals(batch), explanation, planes, saved.class_names)
-    shown = tqdm(views, "explaining", total=len(batch.index), unit="clip", leave=False, disable=None)
-    return Explained([*shown], explanation.conservation.rows(), explanation.composite, checkpoint, notes)
+    signals, labels = datamodule.signals(batch) / FULL_SCALE, batch.label.tolist()
+    clips = explained_clips(explanation, representation, signals, batch.utterances(), saved.class_names, planes, labels)
+    shown = tqdm(clips, "explaining", total=len(batch), unit="clip", leave=False, disable=None)
+    drawn = [clip.drawn() for clip in shown]
+    return Explained(drawn, explanation.conservation.rows(), explanation.composite, checkpoint, notes)
 
 
 def _callback_settings(config: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -9,13 +9,13 @@ import soundfile
 from matplotlib.image import imsave
 from numpy.typing import NDArray
 
-from audio_lrp.callbacks.pictures import ExampleViews
 from audio_lrp.data.representation import SAMPLE_RATE
 from audio_lrp.html.blocks import Block, Charts, Clip, Clips, Paragraph, Section, Table, data_uri, file_uri
 from audio_lrp.html.charts import Axis, Chart, Line, line_chart, stacked_bars
 from audio_lrp.report.explained import Explained
 from audio_lrp.report.run_log import LoggedClip, LoggedExplanation, RunLog
 from audio_lrp.report.training_section import Clock, score_charts
+from audio_lrp.visualization.clips import DrawnClip
 
 RED_AND_BLUE = (
     "Red is what spoke for the explained class, blue what spoke against it; both can be heard beside the recording. "
@@ -41,7 +41,7 @@ def clips_section(log: RunLog, explained: Explained | None, reason: str, clock: 
         text = f"Test clips, explained by the checkpoint {explained.checkpoint.name} with {explained.composite}:"
         blocks.append(Paragraph(text))
         blocks += [Paragraph(note, warning=True) for note in explained.notes]
-        blocks.append(Clips([explained_clip(view) for view in explained.views]))
+        blocks.append(Clips([drawn_clip(clip) for clip in explained.clips]))
     elif logged is not None:
         when = f"{'test' if logged.is_test else 'validation'} clips after {clock.name(logged.step)}"
         blocks.append(Paragraph(f"As logged, {when}; nothing was computed anew: {reason}.", warning=True))
@@ -140,12 +140,12 @@ def _last(log: RunLog, part: str) -> LoggedExplanation | None:
     return next((item for item in reversed(having) if item.is_test), having[-1] if having else None)
 
 
-def explained_clip(view: ExampleViews) -> Clip:
+def drawn_clip(clip: DrawnClip) -> Clip:
     """A clip that was explained anew."""
     return Clip(
-        _classes(view.caption),
-        {_NAMES.get(name, name): _png_uri(image) for name, image in view.pictures.items()},
-        {_NAMES.get(name, name): _wav_uri(sound) for name, sound in view.sounds.items()},
+        _classes(clip.caption),
+        {_NAMES.get(name, name): _png_uri(image) for name, image in clip.figures.items()},
+        {_NAMES.get(name, name): _wav_uri(sound) for name, sound in clip.sounds.items()},
     )
 
 

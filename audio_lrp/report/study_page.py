@@ -26,7 +26,7 @@ from audio_lrp.html.blocks import (
 )
 from audio_lrp.html.charts import Axis, Chart, Line, line_chart
 from audio_lrp.report.explained import Explained, explain_test_clips
-from audio_lrp.report.explanation_sections import RED_AND_BLUE, explained_clip, ledger_chart
+from audio_lrp.report.explanation_sections import RED_AND_BLUE, drawn_clip, ledger_chart
 from audio_lrp.study.charts import figures
 from audio_lrp.study.plan import FAILURE, FILENAME, read_json
 from audio_lrp.study.rows import Row, Value, by_setting
@@ -196,7 +196,7 @@ def _explained_sections(explained: Mapping[str, Explained | str]) -> list[Sectio
         if isinstance(found, str):
             clips.append(Paragraph(f"{title}: nothing could be explained anew: {found}.", warning=True))
             continue
-        clips += [Paragraph(f"{title}:"), Clips([explained_clip(view) for view in found.views], num_open=1)]
+        clips += [Paragraph(f"{title}:"), Clips([drawn_clip(clip) for clip in found.clips], num_open=1)]
         ledgers.append(ledger_chart(found.ledger, title))
     return [
         Section("explanations", "What they listen to", [Paragraph(RED_AND_BLUE), *clips] if clips else []),

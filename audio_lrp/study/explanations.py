@@ -28,14 +28,11 @@ from audio_lrp.faithfulness import (
     relevance_mass_accuracy,
     relevance_rank_accuracy,
     sparseness,
-    utterance_frames,
-    utterance_samples,
 )
 from audio_lrp.faithfulness.band_relevance import band_relevance, by_class
 from audio_lrp.study.budget import Budget
 from audio_lrp.study.rows import Row, estimate_row
 from audio_lrp.study.subject import CHUNK, Subject
-from audio_lrp.timefrequency.stft import spectrogram_plane
 from audio_lrp.utils.files import replacing
 
 BAND_EDGES: Final = tuple(range(0, 4001, 100))
@@ -107,7 +104,7 @@ def explain_batch(subject: Subject, method: LRP, batch: Batch, budget: Budget) -
             (*curves.repetitions, 1),
             torch.cat([curves.outcomes, followed.outcomes], dim=1),
         )
-    utterance = utterance_mask(batch)
+    utterance = subject.data.input_representation.utterance(batch.offset, batch.length)
     scores = {
         "relevance_mass_accuracy": relevance_mass_accuracy(relevance, utterance),
         "relevance_rank_accuracy": relevance_rank_accuracy(relevance, utterance),
@@ -123,19 +120,11 @@ def explain_batch(subject: Subject, method: LRP, batch: Batch, budget: Budget) -
     )
 
 
-def utterance_mask(batch: Batch) -> Tensor:
-    """Where in the padded clips the utterances are, to be broadcast over the input."""
-    if batch.input.ndim == 3:
-        return utterance_samples(batch.offset, batch.length, batch.input.shape[-1])
-    return utterance_frames(batch.offset, batch.length, spectrogram_plane())
-
-
 def probe(subject: Subject, method: LRP, batch: Batch, folder: Path) -> None:
     """Explain a few clips again and again: with noise added, and with parameters drawn anew layer by layer."""
     few = Batch(*(getattr(batch, name)[:PROBED_CLIPS] for name in batch.__dataclass_fields__))
-    randomized = parameter_randomization(
-        method, subject.network, few.input, few.label, mask=utterance_mask(few).expand_as(few.input)
-    )
+    utterance = subject.data.input_representation.utterance(few.offset, few.length).expand_as(few.input)
+    randomized = parameter_randomization(method, subject.network, few.input, few.label, mask=utterance)
     write_rows(folder / "randomization.csv", randomized.rows())
     sensitivity = max_sensitivity(method, subject.network, few.input, few.label, num_samples=PROBES)
     write_rows(folder / "sensitivity.csv", score_rows({"max_sensitivity": sensitivity.cpu()}, few.speaker.cpu()))

@@ -42,8 +42,7 @@ NETWORKS = {"AudioNet": (AudioNet, "waveform"), "AlexNet": (AlexNet, "spectrogra
 PARTS = {
     "attribute": "attribution",
     "perturbation_curves": "perturbation curves",
-    "time_frequency_relevance": "time-frequency relevance",
-    "example_views": "pictures and sounds",
+    "explained_clips": "titles",
     "save_relevance": "arrays",
     "publish": "encoding and W&B's queue",
 }

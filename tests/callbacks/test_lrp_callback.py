@@ -50,7 +50,6 @@ from audio_lrp.faithfulness import (
 from audio_lrp.models import AlexNet, AudioNet, Classifier
 from audio_lrp.timefrequency.audible import audible_explanations
 from audio_lrp.timefrequency.stft import STABILIZER, STFT
-from audio_lrp.visualization.views import time_frequency_relevance
 
 FRACTIONS = (0.0, 0.5, 1.0)
 SMALL: dict[str, Any] = {"num_pictures": 1, "num_examples": 4, "fractions": FRACTIONS}
@@ -178,7 +177,9 @@ def test_a_failure_costs_the_pictures_not_the_training(make_data, run_folder, mo
     assert all(torch.equal(value, plain.state_dict()[name]) for name, value in module.state_dict().items())
 
 
-@pytest.mark.parametrize(("part", "loss"), [("example_views", "draws nothing"), ("save_relevance", "keeps no arrays")])
+@pytest.mark.parametrize(
+    ("part", "loss"), [("explained_clips", "draws nothing"), ("save_relevance", "keeps no arrays")]
+)
 def test_a_failure_costs_no_more_than_it_must(make_data, run_folder, monkeypatch, part, loss):
     def fail(*arguments: Any) -> None:
         raise ValueError("cannot be drawn")
@@ -189,7 +190,7 @@ def test_a_failure_costs_no_more_than_it_must(make_data, run_folder, monkeypatch
     names = {path.name.partition("-")[2].partition("-")[2] for path in (run_folder / "lrp").iterdir()}
     assert names >= {"scores.csv", "perturbation.csv", "perturbation.png"}
     assert ("map-0.png" in names) == (part == "save_relevance")
-    assert (run_folder / "relevance-validation.npz").exists() == (part == "example_views")
+    assert (run_folder / "relevance-validation.npz").exists() == (part == "explained_clips")
     with pytest.raises(ValueError, match="cannot be drawn"):
         train(make_data(), LRPCallback(**SMALL, on_error="raise"), max_epochs=1)
 
@@ -248,11 +249,11 @@ def test_it_works_only_in_every_nth_epoch_and_never_in_sanity_checks(make_data, 
 
         monkeypatch.setattr(lrp_module, name, spy)
 
-    for name in ("attribute", "perturbation_curves", "example_views", "publish"):
+    for name in ("attribute", "perturbation_curves", "explained_clips", "publish"):
         counted(name)
     trainer = make_trainer(LRPCallback(every_n_epochs=3, **SMALL), max_epochs=4, val_check_interval=0.5)
     trainer.fit(Classifier(TinyNet, 10, "waveform"), make_data())
-    once = ("attribute", "perturbation_curves", "example_views", "publish")
+    once = ("attribute", "perturbation_curves", "explained_clips", "publish")
     assert [name for name, _ in calls] == [*once, *once]  # the third epoch, and the last
     assert [epoch for _, epoch in calls[:4]] == [2] * 4
 
@@ -342,7 +343,8 @@ def test_files_hold_the_maps_the_curves_and_the_areas(make_data, run_folder):
     expected = explanation.conservation.rows()
     assert [row["layer"] for row in ledger] == [row["layer"] for row in expected]
     np.testing.assert_allclose([float(row["lower"]) for row in ledger], [row["lower"] for row in expected], rtol=1e-4)
-    plane = time_frequency_relevance(batch.input, explanation.relevance, explanation.modified_gradient)
+    representation = data.input_representation
+    plane = representation.in_plane(batch.input, explanation.relevance, explanation.modified_gradient)
     begin, length = int(batch.offset[1]), int(batch.length[1])
     expected_sounds = audible_explanations(data.signals(batch)[1] / 32768, plane[1], (begin, begin + length))
     for name in sounds:
@@ -557,7 +559,7 @@ def test_units_of_another_representation_are_told_before_training(make_data):
 def test_compiled_networks_are_explained_like_plain_ones(make_data, run_folder, monkeypatch):
     seen: list[Tensor] = []
     monkeypatch.setattr(
-        lrp_module, "example_views", lambda _, __, explanation, *rest: seen.append(explanation.relevance) or []
+        lrp_module, "explained_clips", lambda explanation, *rest: seen.append(explanation.relevance) or []
     )
     data = make_data()
     module = Classifier(TinyNet, 10, "waveform")
@@ -570,7 +572,7 @@ def test_compiled_networks_are_explained_like_plain_ones(make_data, run_folder, 
 
 def test_picture_titles_name_classes_and_composite(make_data, run_folder, monkeypatch):
     captions: list[str] = []
-    monkeypatch.setattr(lrp_module, "publish", lambda _, __, results: captions.append(results.views[0].caption))
+    monkeypatch.setattr(lrp_module, "publish", lambda _, __, results: captions.append(results.clips[0].caption))
     data = make_data(task="gender")
     module = Classifier(TinyNet, 2, "waveform")
     with torch.no_grad():

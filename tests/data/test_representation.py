@@ -6,7 +6,7 @@ import scipy.io.wavfile
 import scipy.signal
 import torch
 
-from audio_lrp.data.representation import NUM_SAMPLES, Spectrogram, SpectrogramScale, Waveform
+from audio_lrp.data.representation import NUM_SAMPLES, Representation, Spectrogram, SpectrogramScale, Waveform
 
 
 def original_waveform(signal: np.ndarray) -> np.ndarray:
@@ -132,3 +132,30 @@ def test_spectrogram_elsewhere_than_on_the_cpu_is_the_same(scale: SpectrogramSca
 
 def test_shape_elsewhere_than_on_the_cpu() -> None:
     assert Spectrogram().to("meta")(torch.empty(3, NUM_SAMPLES, device="meta")).shape == (3, 1, 227, 227)
+
+
+@pytest.mark.parametrize(
+    "representation", [Waveform(), Spectrogram(), Spectrogram("decibel")], ids=lambda it: type(it).__name__
+)
+def test_relevance_is_looked_at_over_time_and_in_one_plane(representation: Representation) -> None:
+    signal = 1000 * torch.randn(3, 8000, generator=torch.Generator().manual_seed(0))
+    network_input = representation(signal)
+    relevance = network_input**2
+    total = relevance.sum(dim=tuple(range(1, relevance.ndim)))
+    plane = representation.in_plane(network_input, relevance, None)
+    assert plane.shape == representation.spectrogram(signal, network_input).shape == (3, 227, 227)
+    torch.testing.assert_close(plane.sum(dim=(1, 2)), total, rtol=1e-4, atol=0)
+    over_time = representation.over_time(relevance)
+    assert over_time.shape == (3, 8000)
+    torch.testing.assert_close(over_time.sum(dim=1), total, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize("representation", [Waveform(), Spectrogram()], ids=lambda it: type(it).__name__)
+def test_all_that_a_network_sees_of_an_utterance_is_in_its_mask(representation: Representation) -> None:
+    signal, offset, length = torch.zeros(2, 8000), torch.tensor([500, 3000]), torch.tensor([2000, 4000])
+    for clip, begin, count in zip(signal, offset, length, strict=True):
+        clip[begin : begin + count] = 100 * torch.randn(int(count))
+    seen = representation(signal) != representation.silence
+    mask = representation.utterance(offset, length).expand_as(seen)
+    assert not (seen & ~mask).any()
+    assert seen[mask].float().mean() > 0.9

@@ -20,11 +20,10 @@ from audio_lrp.faithfulness import (
     relevance_mass_accuracy,
     relevance_rank_accuracy,
     sparseness,
-    utterance_frames,
-    utterance_samples,
 )
 from audio_lrp.faithfulness.draws import drawn, example_generators
 from audio_lrp.timefrequency.stft import STFT, spectrogram_plane
+from audio_lrp.timefrequency.utterance import utterance_frames, utterance_samples
 
 
 def maps(batch=6, shape=(1, 5, 9), seed=0):

@@ -33,6 +33,10 @@ class Batch:
         """The same batch on another device."""
         return Batch(*(getattr(self, field.name).to(device, non_blocking=non_blocking) for field in fields(self)))
 
+    def utterances(self) -> list[tuple[int, int]]:
+        """Of each clip the first sample of the recording and the first one after it."""
+        return list(zip(self.offset.tolist(), (self.offset + self.length).tolist(), strict=True))
+
     def pin_memory(self) -> "Batch":
         """The same batch in page-locked memory (called by the data loader)."""
         return Batch(*(getattr(self, field.name).pin_memory() for field in fields(self)))  # pragma: no cover: on GPUs
