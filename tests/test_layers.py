@@ -25,7 +25,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "visualization": {"data", "attribution", "timefrequency"},
     "html": set(),
     "callbacks": {"data", "models", "attribution", "timefrequency", "faithfulness", "visualization", "tracking"},
-    "explain": {"data", "attribution", "timefrequency", "visualization", "checkpoints"},
+    "explain": {"data", "attribution", "timefrequency", "visualization", "html", "checkpoints"},
     "configs": set(),
     "training": {"data", "models", "tracking", "callbacks", "configs", "checkpoints", "plugins"},
     "sweeps": {"tracking", "training"},

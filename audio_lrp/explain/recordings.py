@@ -29,6 +29,7 @@ from audio_lrp.data.representation import FULL_SCALE, NUM_SAMPLES, SAMPLE_RATE, 
 from audio_lrp.errors import UserError, legible, not_writable
 from audio_lrp.explain.inputs import AudioFile, Window, find_audio_files, window, windows
 from audio_lrp.explain.page import ExplainedRecording, ExplainedWindow, page
+from audio_lrp.html.rendering import html
 from audio_lrp.timefrequency.audible import write_wav
 from audio_lrp.visualization.clips import ExplainedClip, explained_clips
 
@@ -178,7 +179,9 @@ def explain(
             "LRP composite": composite,
         }
         notes = _notes(explainer, left_out)
-        (folder / "index.html").write_text(page(facts, recordings, unusable, notes), encoding="utf-8", errors="replace")
+        (folder / "index.html").write_text(
+            html(page(facts, recordings, unusable, notes)), encoding="utf-8", errors="replace"
+        )
     return Report(output / "index.html", tuple(recordings), unusable, notes)
 
 

@@ -81,8 +81,8 @@ class Clip:
 
     Attributes:
         caption: its classes.
-        pictures: data URIs by what they show.
-        sounds: data URIs by what is to be heard.
+        pictures: URIs by what they show.
+        sounds: URIs by what is to be heard.
     """
 
     caption: str
@@ -108,6 +108,14 @@ class Pictures:
 
 
 @dataclass(frozen=True)
+class Files:
+    """Links to files by name."""
+
+    kind: ClassVar[str] = "files"
+    files: Mapping[str, str]
+
+
+@dataclass(frozen=True)
 class Code:
     """Text in a fixed pitch that opens at a click."""
 
@@ -116,7 +124,7 @@ class Code:
     text: str
 
 
-Block = Paragraph | Table | Charts | ConfusionMatrix | Clips | Pictures | Code
+Block = Paragraph | Table | Charts | ConfusionMatrix | Clips | Pictures | Files | Code
 
 
 @dataclass(frozen=True)
@@ -144,6 +152,8 @@ class Page:
         facts: the numbers at its head.
         problems: what could not be read, a sentence each.
         sections: in their order.
+        kind: what writes it.
+        beside: whether figures and sounds are files beside the page; else the page holds them itself.
     """
 
     title: str
@@ -151,6 +161,8 @@ class Page:
     facts: Sequence[Fact]
     problems: Sequence[str]
     sections: Sequence[Section]
+    kind: str = "audio-lrp report"
+    beside: bool = False
 
 
 def percent(share: float) -> str:

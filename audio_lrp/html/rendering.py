@@ -14,8 +14,8 @@ from audio_lrp.html.blocks import Page
 def html(page: Page) -> str:
     """The page as HTML; all text in it is escaped.
 
-    Its content security policy allows the page's own style, known by its hash, and pictures and sounds inside the page:
-    no script, no style of anybody else's, no network.
+    Its content security policy allows the page's own style, known by its hash, and pictures and sounds inside the page
+    or in files beside it: no script, no style of anybody else's, no network.
     """
     templates = Environment(
         loader=PackageLoader("audio_lrp.html", "templates"),
@@ -26,10 +26,11 @@ def html(page: Page) -> str:
     )
     style = templates.get_template("page.css").render()
     digest = b64encode(sha256(style.encode()).digest()).decode("ascii")
+    media = "'self' file:" if page.beside else "data:"
     return templates.get_template("page.html").render(
         page=page,
         style=Markup(style),
-        policy=f"default-src 'none'; img-src data:; media-src data:; style-src 'sha256-{digest}'; base-uri 'none'; "
+        policy=f"default-src 'none'; img-src {media}; media-src {media}; style-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'",
         version=__version__,
         written=datetime.now().strftime("%Y-%m-%d %H:%M"),
