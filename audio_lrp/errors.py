@@ -1,4 +1,4 @@
-"""The exception that stands for a mistake the user can mend, and what is said of unreadable and unwritable files."""
+"""The exception that stands for a mistake the user can fix, and what is said of unreadable and unwritable files."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ OUT_OF_REACH: Final = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLON
 class UserError(Exception):
     """A mistake in the input, answered with one sentence and no traceback.
 
-    The message names the thing, the place where it stands and the mend, e.g.
+    The message names the thing, the place where it stands and the fix, e.g.
     ``"fold 7 does not exist: AudioMNIST has folds 0 to 4 for the digit task; choose one with --data.fold"``.
     The command line prints it and exits with a code other than 0; library users may catch it.
     """
@@ -44,16 +44,16 @@ def with_causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def not_writable(path: Path | str, error: OSError, mend: str = "choose another folder") -> UserError:
+def not_writable(path: Path | str, error: OSError, fix: str = "choose another folder") -> UserError:
     """The error for a file or folder that cannot be written, or not whole.
 
     Args:
         path: what cannot be written.
         error: why.
-        mend: what the user can do, beside freeing space where that is what is missing.
+        fix: what the user can do, beside freeing space where that is what is missing.
     """
     full = error.errno in NO_SPACE
-    reason, hint = ("the disk is full", f"free space there, or {mend}") if full else ("it cannot be written", mend)
+    reason, hint = ("the disk is full", f"free space there, or {fix}") if full else ("it cannot be written", fix)
     return UserError(f"{path}: {reason} ({error.strerror or error}); {hint}")
 
 
@@ -61,8 +61,8 @@ def out_of_reach(error: BaseException) -> UserError | None:
     """The error for a place that even to look for fails, wherever that happened; ``None`` for other errors."""
     if not isinstance(error, OSError) or error.errno not in OUT_OF_REACH or error.filename is None:
         return None
-    mend = "mend its permissions, or " if error.errno in (errno.EACCES, errno.EPERM) else ""
-    return UserError(f"{error.filename}: {error.strerror}; {mend}give another place")
+    fix = "fix its permissions, or " if error.errno in (errno.EACCES, errno.EPERM) else ""
+    return UserError(f"{error.filename}: {error.strerror}; {fix}give another place")
 
 
 def lost_worker(error: BaseException) -> UserError | None:

@@ -33,7 +33,7 @@ def plugin_classes() -> dict[str, type]:
             reason = " ".join(str(error).split()) or type(error).__name__
             print(
                 f"audio-lrp: warning: the plugin {_name(entry_point)} is left out, it cannot be imported ({reason}): "
-                "mend or uninstall it",
+                "fix or uninstall it",
                 file=sys.stderr,
             )
             continue

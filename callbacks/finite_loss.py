@@ -20,7 +20,7 @@ class FiniteLossCallback(Callback):
     would wait for gradients that never come, with NCCL for half an hour. The command line always adds this callback.
 
     Raises:
-        UserError: names the step, the recordings of the batch and the checkpoint to go on from.
+        UserError: names the step, the recordings of the batch and the checkpoint to resume from.
     """
 
     def __init__(self) -> None:

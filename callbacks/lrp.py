@@ -68,7 +68,7 @@ class LRPCallback(Callback):
 
     - ``lrp/maps``, relevance on the network's input; for waveforms also ``lrp/time_frequency``, in the plane of
       AlexNet's spectrogram;
-    - ``lrp/audio``, of the same examples the recording, what spoke for the class and what against it, equally loud;
+    - ``lrp/audio``, of the same examples the recording, the evidence for the class and that against it, equally loud;
     - ``lrp/perturbation``, the curves, and the scores that they give: ``lrp/aopc_morf``, ``lrp/aopc_lerf``,
       ``lrp/aopc_random``, ``lrp/aopc_amplitude``, the areas over them, and ``lrp/srg``, the symmetric relevance gain;
       where an accuracy is required also ``lrp/srg_constrained``, which is below -1 where it is missed;
@@ -187,14 +187,14 @@ class LRPCallback(Callback):
             self.unit.numbers(shape)
 
     def on_save_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Keep the curves so far for a training that is taken up again.
+        """Keep the curves so far for a training that is resumed.
 
         Not as the callback's state, for then Lightning would allow a trainer only one such callback.
         """
         checkpoint.setdefault("audio_lrp", {})[_HISTORY] = self._history
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Go on with the curves of a training that is taken up again."""
+        """Resume the curves of a training that is resumed."""
         self._history = list(checkpoint.get("audio_lrp", {}).get(_HISTORY, []))
 
     def on_train_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:

@@ -56,7 +56,7 @@ class WeightAveragingCallback(WeightAveraging):
         return step_idx is not None and step_idx % self.update_every_n_steps == 0
 
     def on_load_checkpoint(self, trainer: L.Trainer, pl_module: L.LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Take weights and average up where a training goes on; in a test the checkpoint's weights are the average.
+        """Take weights and average up where a training is resumed; in a test the checkpoint's weights are the average.
 
         Lightning's own takes up the weights also in a test after a training, by the same trainer.
         """

@@ -186,7 +186,7 @@ SLOW = [pytest.param(writer, marks=pytest.mark.slow) for writer in (explanations
 KEPT = {"claim": ["cell/claim-0001.json"], "data_check": ["check/corpus.png", "check/faults.csv"]}
 """What may be left where a writer writes more than one file: whole ones, and a claim that nobody holds."""
 RESUMED = ["corpus/.0123.zip", "corpus/.0123.zip.part", "corpus/.0123.zip.part.json"]
-"""What a download leaves to go on from."""
+"""What a download leaves to resume from."""
 
 
 @pytest.mark.parametrize("writer", [*QUICK, *SLOW], ids=lambda writer: writer.__name__)
@@ -229,7 +229,7 @@ def test_the_checkpoint_before_is_kept_and_gone_on_from(disk: SmallDisk, capsys:
     folder = only_folder(disk.folder)
     last = folder / "checkpoints" / "last.ckpt"
     assert message.startswith(f"audio-lrp: error: {last}: the disk is full (No space left on device); free space there")
-    assert "go on from them with --ckpt_path" in message
+    assert "resume from them with --ckpt_path" in message
     assert read_checkpoint(last)["global_step"] == resuming.BATCHES
     assert [path.name for path in last.parent.iterdir()] == ["last.ckpt"]
     disk.free()

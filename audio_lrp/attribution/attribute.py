@@ -36,7 +36,7 @@ class Explanation:
     Attributes:
         input: what was explained [B, ...].
         relevance: what each input value contributed to what was explained, in its units (logits), same shape as the
-            input [B, ...]; for all classes [B, C, ...]. Positive: it spoke for the target, negative: against it.
+            input [B, ...]; for all classes [B, C, ...]. Positive: evidence for the target, negative: against it.
         output: the network's logits in eval mode [B, C].
         target: what was explained: the class of each sample, int64 [B]; for all classes, int64 [B, C]; or the output
             weights that were given [B, C].

@@ -70,12 +70,12 @@ _NEGATIVE = (Term(positive, negative), Term(negative, positive))
 class AlphaBeta(Rule):
     """Alpha-beta rule: ``R_i = sum_j (alpha (x_i w_ij)+ / p+_j - beta (x_i w_ij)- / p-_j) R_j``.
 
-    ``p+_j = sum_i (x_i w_ij)+ + b_j+`` gathers what speaks for an output, ``p-_j = sum_i (x_i w_ij)- + b_j-`` what
-    speaks against it. Source: Bach et al., 2015, doi:10.1371/journal.pone.0130140, eq. 60.
+    ``p+_j = sum_i (x_i w_ij)+ + b_j+`` gathers the evidence for an output, ``p-_j = sum_i (x_i w_ij)- + b_j-`` that
+    against it. Source: Bach et al., 2015, doi:10.1371/journal.pone.0130140, eq. 60.
 
     Attributes:
-        alpha: weight of what speaks for an output.
-        beta: weight of what speaks against it, not negative; ``alpha - beta`` is 1.
+        alpha: weight of the evidence for an output.
+        beta: weight of the evidence against it, not negative; ``alpha - beta`` is 1.
 
     Example:
         >>> [propagation.fraction for propagation in AlphaBeta(alpha=2, beta=1).propagations()]
@@ -93,7 +93,7 @@ class AlphaBeta(Rule):
             )
 
     def propagations(self) -> tuple[Propagation, ...]:
-        """What speaks for an output and, unless beta is 0, what speaks against it."""
+        """The evidence for an output and, unless beta is 0, that against it."""
         evidence_for = Propagation(_POSITIVE, self.bias_part(positive), self.alpha, sign=positive)
         evidence_against = Propagation(_NEGATIVE, self.bias_part(negative), -self.beta, sign=negative)
         return (evidence_for, evidence_against) if self.beta else (evidence_for,)
@@ -108,7 +108,7 @@ class ZPlus(Rule):
     """
 
     def propagations(self) -> tuple[Propagation, ...]:
-        """What speaks for an output."""
+        """The evidence for an output."""
         return (Propagation(_POSITIVE, self.bias_part(positive), sign=positive),)
 
 

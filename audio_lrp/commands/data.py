@@ -14,7 +14,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: its arguments; by default the process's.
 
     Raises:
-        UserError: what the user can mend.
+        UserError: what the user can fix.
     """
     options = parser().parse_args(args)
     if options.action == "download":

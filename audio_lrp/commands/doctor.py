@@ -42,9 +42,9 @@ class Finding(NamedTuple):
     """One line of the report.
 
     Attributes:
-        state: ``"broken"`` for what must be mended, ``"note"`` for what limits what can be done.
+        state: ``"broken"`` for what must be fixed, ``"note"`` for what limits what can be done.
         subject: what was looked at.
-        detail: what was found, and the mend where one is needed.
+        detail: what was found, and the fix where one is needed.
     """
 
     state: Literal["ok", "note", "broken"]
@@ -67,7 +67,7 @@ def main(args: Sequence[str] | None = None) -> None:
         print(f"{finding.state:<8}{finding.subject:<11}{finding.detail}", flush=True)
         broken += finding.state == "broken"
     if broken:
-        raise UserError(f"{broken} {'thing is' if broken == 1 else 'things are'} broken: mend the lines that say so")
+        raise UserError(f"{broken} {'thing is' if broken == 1 else 'things are'} broken: fix the lines that say so")
 
 
 def examine(data: Path | None, online: bool) -> Iterator[Finding]:
@@ -97,16 +97,16 @@ def requirements() -> Iterator[Finding]:
         requirement = Requirement(text)
         if requirement.marker is not None and not requirement.marker.evaluate({"extra": ""}):
             continue
-        mend = f"pip install '{requirement.name}{requirement.specifier}'"
+        fix = f"pip install '{requirement.name}{requirement.specifier}'"
         try:
             installed = version(requirement.name)
         except PackageNotFoundError:
-            yield Finding("broken", "package", f"{requirement.name} is missing: {mend}")
+            yield Finding("broken", "package", f"{requirement.name} is missing: {fix}")
             continue
         inside = requirement.specifier.contains(installed, prereleases=True)
         bounds = str(requirement.specifier) or "any version"
         detail = f"{requirement.name} {installed} ({bounds})"
-        yield Finding("ok", "package", detail) if inside else Finding("broken", "package", f"{detail}: {mend}")
+        yield Finding("ok", "package", detail) if inside else Finding("broken", "package", f"{detail}: {fix}")
 
 
 def imports() -> Iterator[Finding]:
@@ -116,10 +116,10 @@ def imports() -> Iterator[Finding]:
             importlib.import_module(name)
         except Exception as error:  # a broken library may raise anything
             reason = " ".join(str(error).split())
-            mend = "install PyTorch and torchaudio anew, within the bounds above and for this machine's CUDA"
+            fix = "install PyTorch and torchaudio anew, within the bounds above and for this machine's CUDA"
             if found := [variable for variable in LOADER_VARIABLES if os.environ.get(variable)]:
-                mend = f"try without the variable {' and '.join(found)}, or {mend}"
-            yield Finding("broken", "import", f"{name} cannot be imported ({reason}): {mend}")
+                fix = f"try without the variable {' and '.join(found)}, or {fix}"
+            yield Finding("broken", "import", f"{name} cannot be imported ({reason}): {fix}")
         else:
             yield Finding("ok", "import", name)
 
@@ -134,8 +134,8 @@ def devices() -> Iterator[Finding]:
     yield from threads()
     cores = f"{usable_cores()} cores, {torch.get_num_threads()} threads in PyTorch"
     if has_bfloat16() is False:
-        mend = "train with --trainer.precision 32-true, as --config trainer/cpu does"
-        yield Finding("note", "CPU", f"{cores}; it emulates bfloat16, which takes many times as long: {mend}")
+        fix = "train with --trainer.precision 32-true, as --config trainer/cpu does"
+        yield Finding("note", "CPU", f"{cores}; it emulates bfloat16, which takes many times as long: {fix}")
     else:
         yield Finding("ok", "CPU", cores)
     if torch.cuda.is_available():
@@ -165,16 +165,14 @@ def shared_memory() -> Iterator[Finding]:
 
     if sys.platform != "linux":
         return
-    mend = "in a container --shm-size=1g, or train with --data.num_workers 0"
+    fix = "in a container --shm-size=1g, or train with --data.num_workers 0"
     if not (SHARED_MEMORY.is_dir() and os.access(SHARED_MEMORY, os.W_OK)):
-        yield Finding(
-            "note", "memory", f"{SHARED_MEMORY} is missing or cannot be written, workers cannot start: {mend}"
-        )
+        yield Finding("note", "memory", f"{SHARED_MEMORY} is missing or cannot be written, workers cannot start: {fix}")
         return
     memory = shutil.disk_usage(SHARED_MEMORY)
     detail = f"{memory.free / 1e6:,.0f} of {memory.total / 1e6:,.0f} MB are free in {SHARED_MEMORY}"
     if memory.free < SMALL_SHARED_MEMORY:
-        yield Finding("note", "memory", f"{detail}, too little for workers: {mend}")
+        yield Finding("note", "memory", f"{detail}, too little for workers: {fix}")
     else:
         yield Finding("ok", "memory", f"{detail}, for workers")
 

@@ -37,7 +37,7 @@ def main(args: Sequence[str] | None = None) -> None:
         args: its arguments; by default the process's.
 
     Raises:
-        SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can mend, 130 after
+        SystemExit: with code 2 after a mistake in the options, 1 after any other that the user can fix, 130 after
             an interruption, 143 after SIGTERM, 128 and its number after another signal. A message stands on standard
             error then, and no traceback. With code 141, and without a word, where what reads the output has ended, as
             ``head`` does.
@@ -111,7 +111,7 @@ def _help(args: Sequence[str]) -> str:
 
 
 def _mistake(error: BaseException) -> BaseException | None:
-    """What the user can mend among the causes of an error; jsonargparse wraps errors of constructors."""
+    """What the user can fix among the causes of an error; jsonargparse wraps errors of constructors."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, UserError):

@@ -265,7 +265,7 @@ class CorpusDataModule(L.LightningDataModule):
         return 0 if self.trainer is None else self.trainer.fit_loop.epoch_loop.batch_progress.current.ready
 
     def _training_order(self) -> DistributedSampler[Batch]:
-        """An order that depends on seed and epoch alone, also in a training that was taken up again."""
+        """An order that depends on seed and epoch alone, also in a training that was resumed."""
         return DistributedSampler(self.training_clips, *self._processes(), shuffle=True, seed=self.seed)
 
     def _processes(self) -> tuple[int, int]:
@@ -305,7 +305,7 @@ class CorpusDataModule(L.LightningDataModule):
     def on_before_batch_transfer(self, batch: Any, dataloader_idx: int) -> Any:
         """Let the random numbers of a training batch depend on its place in the training and on the seed alone.
 
-        Those of augmentation, mixup and dropout follow: a training that is taken up again in the middle of an epoch
+        Those of augmentation, mixup and dropout follow: a training that is resumed in the middle of an epoch
         draws what it would have drawn, and no two processes draw the same. Without ``seed_everything`` they are left
         to chance.
         """

@@ -77,11 +77,11 @@ def speaker_folds(speakers: Mapping[str, Gender | None], num_folds: int) -> tupl
             "set num_folds to 3 or more"
         )
     if num_folds > len(speakers):
-        mend = (
+        fix = (
             f"set num_folds to {len(speakers)} at most" if len(speakers) >= 3 else "use a corpus of 3 or more speakers"
         )
         raise UserError(
-            f"{num_folds} folds are too many for {len(speakers)} speakers, of whom each fold tests at least one; {mend}"
+            f"{num_folds} folds are too many for {len(speakers)} speakers, of whom each fold tests at least one; {fix}"
         )
     # Dealing the speakers like cards, one gender after the other without starting anew, balances gender and size.
     by_gender = sorted(speakers, key=lambda name: (speakers[name] or "unknown", name))

@@ -18,7 +18,7 @@ from audio_lrp.report.training_section import Clock, score_charts
 from audio_lrp.visualization.clips import DrawnClip
 
 RED_AND_BLUE = (
-    "Red is what spoke for the explained class, blue what spoke against it; both can be heard beside the recording. "
+    "Red is evidence for the explained class, blue evidence against it; both can be heard beside the recording. "
     "The sounds of a clip are equally loud."
 )
 
@@ -26,8 +26,8 @@ _NAMES = {
     "map": "relevance on the network's input",
     "time_frequency": "relevance in time and frequency",
     "original": "recording",
-    "positive": "what spoke for the class",
-    "negative": "what spoke against it",
+    "positive": "evidence for the class",
+    "negative": "evidence against it",
 }
 _SHOWN_EPOCHS = 5
 _NUM_LOGGED = 4

@@ -47,7 +47,7 @@ def audible_relevance(
     Args:
         signal: samples in any scale [..., N].
         relevance: relevance in the plane of ``stft`` [..., bins, frames]; bins missing at the top have none.
-        sign: hear what spoke for the explained class (``"positive"``) or against it (``"negative"``).
+        sign: hear the evidence for the explained class (``"positive"``) or against it (``"negative"``).
         band: hear these frequencies alone, lowest and highest in Hz; None: all.
         sample_rate: of the signal, in Hz.
         stft: the transform; None: the plane of the paper's spectrograms, for one second at 8 kHz.
@@ -108,7 +108,7 @@ def _gain(relevance: Tensor, sign: Sign, stft: STFT) -> Tensor:
 def audible_explanations(
     signal: Tensor, plane: Tensor | None, utterance: Segment, band: tuple[float, float] | None = None
 ) -> dict[str, Tensor]:
-    """A recording and what of it spoke for and against the explained class, equally loud.
+    """A recording and what of it is evidence for and against the explained class, equally loud.
 
     Args:
         signal: one second at 8 kHz in any scale [8000].

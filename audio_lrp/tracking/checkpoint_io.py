@@ -12,7 +12,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from audio_lrp.utils.files import replacing
 
-_MEND: Final = "choose another place with --run.root; earlier checkpoints are kept: go on from them with --ckpt_path"
+_FIX: Final = "choose another place with --run.root; earlier checkpoints are kept: resume from them with --ckpt_path"
 
 
 class WholeCheckpointIO(TorchCheckpointIO):
@@ -35,23 +35,23 @@ class WholeCheckpointIO(TorchCheckpointIO):
         place = Path(path)
         for stale in place.parent.glob(".*.ckpt.*.part"):  # of a process that was killed: they are large
             stale.unlink(missing_ok=True)
-        write_checkpoint(checkpoint, place, _MEND)
+        write_checkpoint(checkpoint, place, _FIX)
 
 
-def write_checkpoint(checkpoint: dict[str, Any], path: Path, mend: str) -> None:
+def write_checkpoint(checkpoint: dict[str, Any], path: Path, fix: str) -> None:
     """Write a checkpoint that is whole or not there.
 
     Args:
         checkpoint: what :func:`torch.save` takes.
         path: its place.
-        mend: what the user can do where it cannot be written.
+        fix: what the user can do where it cannot be written.
 
     Raises:
         UserError: it cannot be written; the file that was there before still is.
     """
     content = io.BytesIO()  # torch.save itself says of a full disk no more than that its writer failed
     torch.save(checkpoint, content)
-    with replacing(path, mend) as temporary, temporary.open("wb") as file:
+    with replacing(path, fix) as temporary, temporary.open("wb") as file:
         file.write(content.getbuffer())
         file.flush()
         os.fsync(file.fileno())  # some file systems tell only now that they are full

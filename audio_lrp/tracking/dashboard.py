@@ -105,8 +105,8 @@ def _sweeps() -> list[Any]:
 
 TOPICS = (
     Topic("Training", "Loss and accuracy over the steps; after a test, who was taken for whom.", _training),
-    Topic("Relevance maps", "Red speaks for the class, blue against it: the same clips after every epoch.", _maps),
-    Topic("To listen to", "The recording, what spoke for its class and what against it, equally loud.", _sounds),
+    Topic("Relevance maps", "Red is evidence for the class, blue against it: the same clips after every epoch.", _maps),
+    Topic("To listen to", "The recording, the evidence for its class and that against it, equally loud.", _sounds),
     Topic(
         "Perturbation curves",
         "A map can be trusted where the probability falls fastest when the most relevant parts are removed first "

@@ -1,4 +1,4 @@
-"""W&B's file of an offline run, mended after its folder was moved.
+"""W&B's file of an offline run, fixed after its folder was moved.
 
 W&B writes down where the files of artifacts lie, those of tables among them, by their absolute paths. On another
 machine, or in another folder, ``wandb sync`` does not find them and leaves them out without a word.

@@ -41,7 +41,7 @@ class RunRecord(Callback):
             self._record(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """Put the configuration into the checkpoint as well, which is then enough to go on with."""
+        """Put the configuration into the checkpoint as well, which is then enough to resume from."""
         checkpoint.setdefault("audio_lrp", {})["config"] = self.config
 
     def _record(self, trainer: Trainer) -> None:

@@ -32,7 +32,7 @@ class Run:
         test_after_fit: whether ``fit`` ends with a test of the best checkpoint.
         artifacts: whether ``fit`` ends with logging checkpoints and relevance arrays to W&B as artifacts; left open, it
             does except in a sweep.
-        continued: folder of the run that is taken up again; a new one by default.
+        continued: folder of the run that is resumed; a new one by default.
     """
 
     def __init__(
@@ -100,7 +100,7 @@ def _make_missing(folder: Path) -> None:
 def discard_empty_folders() -> None:
     """Remove what this process made for runs that ended before they wrote anything; nothing that others made.
 
-    What W&B began to write before the run's configuration was there is nothing that could be gone on with.
+    What W&B began to write before the run's configuration was there is nothing that could be resumed from.
     """
     while _made:
         folder = _made.pop()

@@ -60,7 +60,7 @@ def make_wandb_logger(class_type: type[WandbLogger], *args: Any, **settings: Any
     """Instantiate W&B's logger from its settings in a configuration.
 
     A configuration spells out every setting, those left alone as ``None``, and Lightning hands them on to
-    ``wandb.init``, where ``resume=None`` (a run cannot be taken up again) or ``dir=None`` is not the same as
+    ``wandb.init``, where ``resume=None`` (a run cannot be resumed) or ``dir=None`` is not the same as
     silence: so settings of ``None`` are left out here.
 
     Settings win over W&B's variables, and these over what is chosen here. Runs are offline unless the setting ``mode``

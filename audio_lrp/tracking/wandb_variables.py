@@ -19,6 +19,4 @@ def check_wandb_variables() -> None:
     except pydantic.ValidationError as error:
         first = error.errors()[0]
         name, problem = f"WANDB_{first['loc'][0]}".upper(), " ".join(first["msg"].split())
-        raise UserError(
-            f"the environment variable {name} is {first['input']!r}: {problem}; mend or unset it"
-        ) from error
+        raise UserError(f"the environment variable {name} is {first['input']!r}: {problem}; fix or unset it") from error

@@ -32,7 +32,7 @@ def check_weights(path: Path, checkpoint: dict[str, Any], model: nn.Module) -> N
 
 
 def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path | None]:
-    """The checkpoint of a training that is taken up again, and the folder of the run that it goes on in.
+    """The checkpoint of a training that is resumed, and the folder of the run that it resumes in.
 
     Args:
         checkpoint: a file, or ``"last"`` for the newest of the run whose configuration is given.
@@ -43,7 +43,7 @@ def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path |
         checkpoint of another.
 
     Raises:
-        UserError: there is no run or no checkpoint to go on from.
+        UserError: there is no run or no checkpoint to resume from.
     """
     folders = [Path(config).parent for config in configs if Path(config).name == CONFIG_FILENAME]
     if checkpoint != "last":
@@ -51,7 +51,7 @@ def continued_run(checkpoint: str, configs: Sequence[str]) -> tuple[Path, Path |
         owner = path.absolute().parent.parent
         return path, owner if any(folder.absolute() == owner for folder in folders) else None
     if not folders:
-        raise UserError("--ckpt_path last goes on with a run: give the run's --config FOLDER/config.yaml as well")
+        raise UserError("--ckpt_path last resumes a run: give the run's --config FOLDER/config.yaml as well")
     paths = sorted(folders[-1].glob("checkpoints/*.ckpt"))
     if not paths:
         raise UserError(f"there is no checkpoint in {folders[-1] / 'checkpoints'}: that run must begin anew")

@@ -16,7 +16,7 @@ from audio_lrp.training.places import with_place_of_value
 
 
 @contextmanager
-def told_as_user_errors(config: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[None]:
+def as_user_errors(config: Mapping[str, Any], layers: Sequence[Layer]) -> Iterator[None]:
     """Turn what constructors of other packages raise into one sentence, and say which option made it.
 
     Args:

@@ -48,7 +48,7 @@ def arrange(parser: ArgumentParser, command: str) -> None:
             groups[action.dest.split(".")[0]] = group
             if action.dest == "ckpt_path":
                 action.help = (
-                    "goes on with a training: a file, or last with the run's own config.yaml as --config"
+                    "resumes a training: a file, or last with the run's own config.yaml as --config"
                     if command == "fit"
                     else "the trained network; it brings its run's configuration along"
                 )

@@ -43,7 +43,7 @@ from audio_lrp.training.checkpoint import (
     resuming,
 )
 from audio_lrp.training.config_files import ConfigFile, shipped_configs
-from audio_lrp.training.construction import told_as_user_errors
+from audio_lrp.training.construction import as_user_errors
 from audio_lrp.training.efficiency import EfficiencyCallback
 from audio_lrp.training.from_checkpoint import with_stored_configuration
 from audio_lrp.training.help import arrange, parser_settings
@@ -80,7 +80,7 @@ class AudioLRPCLI(LightningCLI):
 
     def __init__(self, args: Sequence[str]) -> None:
         self.report = ""
-        self.continued: Path | None = None  # the folder of the run that is taken up again
+        self.continued: Path | None = None  # the folder of the run that is resumed
         self.metrics: dict[str, Tensor] = {}  # of fit, which a test after it forgets
         super().__init__(
             Classifier,
@@ -171,13 +171,13 @@ class AudioLRPCLI(LightningCLI):
 
     def instantiate_classes(self) -> None:
         """Data, model and trainer; the optimizer is tried before a logger begins its run."""
-        with told_as_user_errors(self._configuration(), self.layers):
+        with as_user_errors(self._configuration(), self.layers):
             super().instantiate_classes()
             if self.subcommand == "fit":
                 self.model.make_scheduler(self.model.make_optimizer(self.model.parameters()))
 
     def before_instantiate_classes(self) -> None:
-        """Find the run that is taken up again; name a new one after the first configuration file by default."""
+        """Find the run that is resumed; name a new one after the first configuration file by default."""
         config = self.config[self.subcommand]
         if config.ckpt_path is not None and self.subcommand == "fit":
             checkpoint, self.continued = continued_run(config.ckpt_path, config.config or [])
@@ -217,7 +217,7 @@ class AudioLRPCLI(LightningCLI):
                 _say("LearningRateFinder is left out, as the rate that it found stands in the checkpoint")
             trainer.callbacks = kept
         if self.continued is not None:
-            _say(f"the run in {self.continued} goes on at step {checkpoint['global_step']}")
+            _say(f"the run in {self.continued} resumes at step {checkpoint['global_step']}")
 
     def _check_links(self) -> None:
         """A class without the linked argument would be linked to nothing, in silence."""
@@ -307,7 +307,7 @@ def main(args: Sequence[str]) -> None:
         args: the command's name and its arguments.
 
     Raises:
-        UserError: what the user can mend; what jsonargparse raises may have it as its cause.
+        UserError: what the user can fix; what jsonargparse raises may have it as its cause.
     """
     leave_out_noise(args[0])
     cli = None

@@ -1,4 +1,4 @@
-"""jsonargparse's page-long messages, said in one sentence that names the option and the mend."""
+"""jsonargparse's page-long messages, said in one sentence that names the option and the fix."""
 
 import re
 from collections.abc import Iterable

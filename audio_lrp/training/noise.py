@@ -8,7 +8,7 @@ _WARNINGS: Final = (
     r"`isinstance\(treespec, LeafSpec\)` is deprecated",  # PyTorch to Lightning
     r"Precision bf16-mixed is not supported by the model summary",  # the weights' size is right: they stay float32
     r"You're using the WeightAveraging callback, but loading a checkpoint outside",  # its weights are the average
-    r"Checkpoint directory .* exists and is not empty",  # of a training that goes on, as it was asked to
+    r"Checkpoint directory .* exists and is not empty",  # of a resumed training, as it was asked for
     r"The number of training batches .* is smaller than the logging interval",  # which is counted across epochs
 )
 _WARNINGS_WITHOUT_TRAINING: Final = (

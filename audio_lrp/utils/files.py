@@ -14,14 +14,14 @@ logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def replacing(path: Path, mend: str = "choose another folder") -> Iterator[Path]:
+def replacing(path: Path, fix: str = "choose another folder") -> Iterator[Path]:
     """A temporary path that becomes ``path`` once it is written, so that nobody reads half a file.
 
     Of several processes that write the same file at once one after the other replaces it.
 
     Args:
         path: the file; folders above it are made.
-        mend: what the user can do where it cannot be written, e.g. ``"choose another place with --output"``.
+        fix: what the user can do where it cannot be written, e.g. ``"choose another place with --output"``.
 
     Raises:
         UserError: the file cannot be written, or not whole; what was there before is still there.
@@ -32,7 +32,7 @@ def replacing(path: Path, mend: str = "choose another folder") -> Iterator[Path]
         yield temporary
         temporary.replace(path)
     except OSError as error:
-        raise not_writable(path, error, mend) from error
+        raise not_writable(path, error, fix) from error
     finally:
         with suppress(OSError):
             temporary.unlink()

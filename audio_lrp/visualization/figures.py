@@ -1,8 +1,8 @@
-"""Pictures of relevance, perturbation curves and confusion matrices: NumPy arrays in, matplotlib figures out.
+"""Figures of relevance, perturbation curves and confusion matrices: NumPy arrays in, matplotlib figures out.
 
 Only matplotlib's object-oriented interface is used, so that drawing never touches the plots of a notebook or a
-training script. Relevance is drawn on a diverging scale, symmetric about zero: red speaks for the explained class, blue
-against it; people with a colour vision deficiency tell the two apart as well.
+training script. Relevance is drawn on a diverging scale, symmetric about zero: red is evidence for the explained class,
+blue evidence against it; people with a colour vision deficiency tell the two apart as well.
 """
 
 import itertools

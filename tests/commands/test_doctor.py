@@ -78,7 +78,7 @@ class TestDoctor:
         assert exit_code("doctor", f"--data={tmp_path / 'nowhere'}") == 1
         output = capsys.readouterr()
         assert f"broken  corpus     {tmp_path / 'nowhere'} does not exist" in output.out
-        assert output.err.endswith("audio-lrp: error: 1 thing is broken: mend the lines that say so\n")
+        assert output.err.endswith("audio-lrp: error: 1 thing is broken: fix the lines that say so\n")
 
     def test_versions_outside_the_bounds(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(

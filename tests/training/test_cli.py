@@ -158,7 +158,7 @@ def test_every_command_has_a_module_with_main() -> None:
 
 
 class TestMessages:
-    """Every mistake is one sentence with its mend."""
+    """Every mistake is one sentence with its fix."""
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
@@ -661,7 +661,7 @@ class TestCommands:
 
     def test_nothing_to_go_on_with(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         message = refusal(capsys, "fit", *tiny_run(corpus), "--ckpt_path=last", code=1)
-        assert "--ckpt_path last goes on with a run: give the run's --config FOLDER/config.yaml as well" in message
+        assert "--ckpt_path last resumes a run: give the run's --config FOLDER/config.yaml as well" in message
         assert exit_code("fit", *tiny_run(corpus)) == 0
         folder = only_folder(Path("runs"))
         only_checkpoint(folder).unlink()

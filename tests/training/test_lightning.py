@@ -291,7 +291,7 @@ class TestWeightsAlone:
         checkpoint.rename(folder / "checkpoints" / "a.ckpt")  # before that of the same step
         capsys.readouterr()
         assert exit_code("fit", f"--config={folder}/config.yaml", "--ckpt_path=last", "--trainer.max_epochs=2") == 0
-        assert "goes on at step 1" in capsys.readouterr().err
+        assert "resumes at step 1" in capsys.readouterr().err
 
     def test_another_optimizer_does_not_fit(self, capsys: pytest.CaptureFixture[str], corpus: Path) -> None:
         assert exit_code("fit", *tiny_run(corpus)) == 0

@@ -80,7 +80,7 @@ class WrongArchiveError(Exception):
 def download_audiomnist(root: Path, mirror: str | None = None, release: Release = AUDIOMNIST) -> None:
     """Download AudioMNIST to ``<root>/data``, unless there is a corpus already.
 
-    A download that was cut off goes on where it stopped. The recordings get their place when all are there.
+    A download that was cut off resumes where it stopped. The recordings get their place when all are there.
 
     Args:
         root: the corpus's folder.

@@ -33,7 +33,7 @@ def read_genders(path: Path) -> dict[str, Gender]:
 
 
 def _read(path: Path) -> dict[str, Any] | str:
-    """The facts by speaker; what is wrong with the file and how to mend it, where it cannot be used."""
+    """The facts by speaker; what is wrong with the file and how to fix it, where it cannot be used."""
     try:
         metadata = json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as error:

@@ -1,4 +1,4 @@
-"""Downloading one big file over HTTP, going on where an earlier attempt was cut off."""
+"""Downloading one big file over HTTP, resumed where an earlier attempt was cut off."""
 
 import errno
 import json
@@ -25,7 +25,7 @@ CUT_OFF: Final = (requests.ConnectionError, requests.Timeout, requests.exception
 
 
 class CutOffError(Exception):
-    """The file is not complete yet; another attempt may go on."""
+    """The file is not complete yet; another attempt may resume it."""
 
 
 def download(url: str, path: Path, max_bytes: int) -> None:
@@ -64,7 +64,7 @@ def download(url: str, path: Path, max_bytes: int) -> None:
                 pause = PAUSE * 2**failures
                 tqdm.write(f"audio-lrp: {_brief(reason)}; trying again in {pause:.0f} s", file=sys.stderr)
                 time.sleep(pause)
-    rest = f"to go on after the {part.size / 1e6:.0f} MB that lie in {part.path}" if part.size else "later"
+    rest = f"to resume after the {part.size / 1e6:.0f} MB that lie in {part.path}" if part.size else "later"
     raise UserError(
         f"the download of {url} broke off {ATTEMPTS} times ({_brief(reason)}); run the same command again {rest}, "
         f"or {another_server(path.parent)}"

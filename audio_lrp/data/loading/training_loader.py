@@ -1,4 +1,4 @@
-"""What makes a training that was interrupted go on as if it never had been."""
+"""What makes a training that was interrupted resume as if it never had been."""
 
 from collections.abc import Callable, Iterator
 from itertools import islice

@@ -71,7 +71,7 @@ def test_a_later_call_goes_on_too(path: Path) -> None:
         with pytest.raises(UserError) as error:
             download(url, path, LIMIT)
         assert f"{url} broke off {ATTEMPTS} times" in str(error.value)
-        assert "run the same command again to go on after the 0 MB" in str(error.value)
+        assert "run the same command again to resume after the 0 MB" in str(error.value)
         assert not path.exists()
         before = len(served.requests)
         download(url, path, LIMIT)
