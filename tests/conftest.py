@@ -20,3 +20,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real recordings at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def workers_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the workers of studies and sweeps work in the test's own process."""
+    from in_this_process import use_this_process
+
+    use_this_process(monkeypatch)

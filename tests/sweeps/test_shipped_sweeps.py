@@ -18,7 +18,7 @@ from audio_lrp.sweeps.parameters import Parameter
 from audio_lrp.sweeps.sweep_file import Sweep, make_sweep, read_sweep
 from audio_lrp.training.config_files import shipped_configs
 
-FOLDER = Path(__file__).resolve().parents[1] / "sweeps"
+FOLDER = Path(__file__).resolve().parents[2] / "sweeps"
 PATHS = sorted(FOLDER.glob("*.yaml"))
 NETWORKS = ("alexnet", "audionet")
 SAMPLES = 1
