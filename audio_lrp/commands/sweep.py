@@ -1,4 +1,4 @@
-"""Run a sweep without W&B's server: ``audio-lrp sweep sweeps/audionet.yaml --trials 20``."""
+"""``audio-lrp sweep FILE``: a sweep without W&B's server."""
 
 from argparse import Namespace
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from audio_lrp.utils.arguments import CommandParser
 
 
 def main(args: Sequence[str] | None = None) -> None:
-    """Run the command.
+    """Run ``audio-lrp sweep``.
 
     Args:
         args: its arguments; by default the process's.
@@ -59,7 +59,7 @@ def _run(options: Namespace) -> str:
     total = _total(options.trials, sweep.run_cap, len(sweep.grid) if sweep.method == "grid" else None)
     first = {name: parameter.example for name, parameter in sweep.parameters.items()}
     try:
-        printed_config(sweep.arguments(first))  # an option that does not exist is told now, not by every trial
+        printed_config(sweep.arguments(first))  # refuse an option that does not exist now, not in every trial
     except UsageError as error:
         lost = [name for name in first if name.replace(".init_args.", ".") == error.option]
         place = place_in_file(options.sweep, f"parameters.{lost[0]}" if lost else "command")

@@ -25,7 +25,7 @@ DIED: Final = "died"
 STOPPED: Final = "stopped"
 """Its supervisor was stopped or died, so that the job is not to blame."""
 SURPLUS: Final = "surplus"
-"""Another worker had begun the same job before."""
+"""Another worker had started the same job before."""
 
 _FIXED: Final = "fixed_params"
 """Optuna's own attribute of a trial whose parameters are not drawn, see Study.enqueue_trial."""
@@ -47,7 +47,7 @@ class Queue:
     since: int = 0
 
     def attempts(self) -> list[FrozenTrial]:
-        """The attempts that count, in the order of their begin."""
+        """The attempts that count, in the order in which they were started."""
         return [
             trial
             for trial in self.study.get_trials(deepcopy=False)
@@ -56,14 +56,14 @@ class Queue:
         ]
 
     def latest(self) -> list[FrozenTrial]:
-        """The last attempt at each job that was begun, in the order of their begin."""
+        """The last attempt at each job, in the order in which they were started."""
         last = {trial.user_attrs[JOB]: trial for trial in self.attempts()}
         return sorted(last.values(), key=lambda trial: trial.number)
 
-    def begin(self, job: str, supervisor: str, worker: str) -> optuna.Trial | None:
-        """Begin a job, at the parameters of an earlier attempt that came to no result.
+    def start(self, job: str, supervisor: str, worker: str) -> optuna.Trial | None:
+        """Start a job, at the parameters of an earlier attempt that came to no result.
 
-        Of several workers that begin the same job at once, the one whose attempt has the lowest number does it.
+        Of several workers that start the same job at once, the one whose attempt has the lowest number does it.
 
         Returns:
             The attempt; ``None`` where another worker was faster.
@@ -104,9 +104,9 @@ def waiting(jobs: Sequence[str], attempts: Sequence[FrozenTrial]) -> list[str]:
         jobs: names of jobs.
         attempts: `Queue.attempts`.
     """
-    begun = {trial.user_attrs[JOB] for trial in attempts if not came_to_nothing(trial)}
+    started = {trial.user_attrs[JOB] for trial in attempts if not came_to_nothing(trial)}
     deaths = Counter(trial.user_attrs[JOB] for trial in attempts if trial.user_attrs.get(ENDED) == DIED)
-    return [job for job in jobs if job not in begun and deaths[job] < MOST_DEATHS]
+    return [job for job in jobs if job not in started and deaths[job] < MOST_DEATHS]
 
 
 def running(attempts: Sequence[FrozenTrial]) -> list[FrozenTrial]:
@@ -115,5 +115,5 @@ def running(attempts: Sequence[FrozenTrial]) -> list[FrozenTrial]:
 
 
 def came_to_nothing(attempt: FrozenTrial) -> bool:
-    """Whether an attempt has ended without a result, so that its job is begun again."""
+    """Whether an attempt has ended without a result, so that its job is started again."""
     return attempt.state == TrialState.FAIL and ENDED in attempt.user_attrs

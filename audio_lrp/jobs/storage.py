@@ -28,16 +28,16 @@ def default_storage(folder: Path) -> str:
 
 
 def open_study(
-    url: str, name: str, content: Mapping[str, Any], *, mend: str = "begin another one with --name", **settings: Any
+    url: str, name: str, content: Mapping[str, Any], *, fix: str = "start another one with --name", **settings: Any
 ) -> optuna.Study:
-    """Begin an Optuna study, or open the one of this name.
+    """Create an Optuna study, or open the one of this name.
 
     Args:
         url: the storage: `default_storage`, or a database in SQLAlchemy's form, e.g.
             ``postgresql://user:password@host/database``.
         name: the study's name in the storage.
         content: what the study is about, which must not change while it lasts; as JSON has it.
-        mend: what the user can do where it has changed.
+        fix: what the user can do where it has changed.
         settings: further arguments of :func:`optuna.create_study`.
 
     Raises:
@@ -51,7 +51,7 @@ def open_study(
             study.set_user_attr(_CONTENT, dict(content))
         elif known != dict(content):
             changed = sorted(key for key in {*known, *content} if known.get(key) != content.get(key))
-            raise UserError(f"{name} was begun with another content ({', '.join(changed)} differs): {mend}")
+            raise UserError(f"{name} was started with another content ({', '.join(changed)} differs): {fix}")
     return study
 
 
@@ -93,7 +93,7 @@ def _storage(url: str) -> BaseStorage:
         try:
             return RDBStorage(f"{_DRIVERS.get(driver, driver)}://{rest}", engine_kwargs=settings)
         except (sqlalchemy.exc.SQLAlchemyError, optuna.exceptions.StorageInternalError) as error:
-            # Another machine begins at this moment, and makes the tables.
+            # Another machine starts at this moment, and makes the tables.
             collision = isinstance(error, sqlalchemy.exc.IntegrityError) or "already exists" in str(error)
             if not collision or attempt == _MOST_COLLISIONS:
                 raise

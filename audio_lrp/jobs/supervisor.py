@@ -50,17 +50,17 @@ def supervise(work: Work, workers: int, *, unit: str, since: int = 0) -> Queue:
                 crew.bury()
                 others.bury(crew.name)
                 attempts = queue.attempts()
-                to_begin = len(waiting(work.unfinished(attempts), attempts))
+                to_start = len(waiting(work.unfinished(attempts), attempts))
                 bar.n, text = work.progress(attempts)
                 bar.set_postfix_str(text)
                 at_work = [trial for trial in running(attempts) if trial.user_attrs["job"] in work.jobs]
-                if not to_begin and not at_work:
+                if not to_start and not at_work:
                     return queue
-                crew.keep_up(to_begin)
+                crew.keep_up(to_start)
                 time.sleep(_POLL)
         finally:
             bar.close()
-            with suppress(Exception):  # a lost storage has been told of by then
+            with suppress(Exception):  # a lost storage has been reported by then
                 crew.stop()
 
 
@@ -91,10 +91,10 @@ class _Crew:
             self._beats, self._last_beat = self._beats + 1, time.monotonic()
             self._queue.study.set_user_attr(self.name, self._beats)
 
-    def keep_up(self, to_begin: int) -> None:
+    def keep_up(self, to_start: int) -> None:
         """Start as many workers as there is work for."""
         busy = {trial.user_attrs[WORKER] for trial in self._running()}
-        wanted = min(self._size, to_begin + sum(name in busy for _, name in self._alive.values()))
+        wanted = min(self._size, to_start + sum(name in busy for _, name in self._alive.values()))
         for index in range(self._size):
             if index not in self._alive and len(self._alive) < wanted:
                 task = (self._work, self._queue.since, self.name, self._size, index)
@@ -135,7 +135,7 @@ class _Crew:
             raise UserError(f"a worker could not work ({''.join(last)}): its output is in {log}")
 
     def stop(self) -> None:
-        """End all workers at once; their jobs are begun again by the next command."""
+        """End all workers at once; the next command starts their jobs again."""
         for process, _ in self._alive.values():
             process.kill()
         for process, _ in self._alive.values():

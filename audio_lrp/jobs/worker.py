@@ -1,4 +1,4 @@
-"""A worker: a process that does one job after the other until none is left to begin."""
+"""A worker: a process that does one job after the other until none is left to start."""
 
 import gc
 import logging
@@ -16,6 +16,7 @@ import optuna
 import torch
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, TrialState
+from tqdm import tqdm
 
 from audio_lrp.errors import NO_SPACE, UserError, with_causes
 from audio_lrp.jobs.queue import FAILURE, SURPLUS, Queue, waiting
@@ -43,7 +44,7 @@ class Work(Protocol):
 
     @property
     def jobs(self) -> Sequence[str]:
-        """Names of all jobs, in the order in which they are begun."""
+        """Names of all jobs, in the order in which they are started."""
 
     def open(self) -> optuna.Study:
         """The study that keeps the attempts."""
@@ -83,6 +84,7 @@ def run_worker(work: Work, since: int, supervisor: str, workers: int, index: int
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # an interruption is for the process that started this one
     threading.Thread(target=_end_with_parent, daemon=True).start()
+    tqdm.set_lock(threading.RLock())  # its own, for all processes, would be left behind where this one is killed
     keep_freed_memory()
     with output_to(log_file(work, os.getpid())):
         _take_share_of_machine(workers, index)
@@ -118,10 +120,10 @@ def output_to(path: Path) -> Iterator[None]:
 
 
 def do_jobs(work: Work, queue: Queue, supervisor: str) -> None:
-    """Do jobs in this process until none is left to begin."""
+    """Do jobs in this process until none is left to start."""
     worker = process_name()
     while jobs := waiting(work.unfinished(attempts := queue.attempts()), attempts):
-        attempt = queue.begin(jobs[0], supervisor, worker)
+        attempt = queue.start(jobs[0], supervisor, worker)
         if attempt is None:
             continue
         if jobs[0] not in work.unfinished(queue.attempts()):  # its worker finished between the two looks
@@ -142,7 +144,7 @@ def _do(work: Work, queue: Queue, attempt: optuna.Trial, job: str) -> None:
         raise
     except Exception as error:
         if any(isinstance(each, OSError) and each.errno in NO_SPACE for each in with_causes(error)):
-            sys.exit(DISK_FULL)  # as if killed: the job is begun again
+            sys.exit(DISK_FULL)  # as if killed: the job is started again
         reason = " ".join(str(error).split())
         kind = "" if isinstance(error, UserError) else type(error).__name__
         attempt.set_user_attr(FAILURE, ": ".join(filter(None, (kind, reason))))

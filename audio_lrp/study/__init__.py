@@ -15,7 +15,7 @@ A study is a folder. Whatever appears in it under its name is complete; a run th
         cells/NETWORK-TASK-foldK/   one training and all that was measured on it
             fit.yaml                the training's configuration: audio-lrp fit --config fit.yaml
             training/TIME/          config.yaml and metrics.csv; another TIME for each time it was resumed
-            checkpoints/best.ckpt   chosen by the validation speakers; last.ckpt beside it while the training goes on
+            checkpoints/best.ckpt   chosen by the validation speakers; last.ckpt beside it during the training
             cell.log                what the training printed
             predictions.csv         every test clip: file, label, prediction, probability of each class
             perturbation.csv        and .npz: what removal does, per clip (see `measurements`)
@@ -23,9 +23,9 @@ A study is a folder. Whatever appears in it under its name is complete; a run th
             bands.csv               relevance by band of frequencies and class
             scores.csv              scores of the explanations, each with a bootstrap interval over the test speakers;
                                     sensitivity.csv: that of the score for which clips are explained many times
-            randomization.csv       rank correlation with the maps of a network whose layers are drawn anew, from above
+            randomization.csv       rank correlation with the maps of the network while its layers are randomised
             result.json             written last: the cell is finished
-            failure.json            in its place: why it failed; the next call of the command tries again
+            failure.json            in its place: why it failed; the next command tries again
         tables/NAME.csv, NAME.json  all finished cells together, one row per observation:
             accuracy                network, task, fold, clips, test_accuracy, validation_accuracy, steps
             confusion               network, task, fold, label, prediction, clips

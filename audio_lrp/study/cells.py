@@ -60,7 +60,7 @@ class CellWork:
             UserError: the storage cannot be reached, or holds another study of this name.
         """
         content = {"corpus": self.study.corpus.identity(), "composite": self.study.composite}
-        return open_study(self.storage, self.name, content, mend="choose another --storage", direction="maximize")
+        return open_study(self.storage, self.name, content, fix="choose another --storage", direction="maximize")
 
     def unfinished(self, attempts: Sequence[FrozenTrial]) -> Sequence[str]:
         """The cells without a result."""

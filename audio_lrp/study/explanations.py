@@ -131,7 +131,7 @@ def utterance_mask(batch: Batch) -> Tensor:
 
 
 def probe(subject: Subject, method: LRP, batch: Batch, folder: Path) -> None:
-    """Explain a few clips again and again: with noise added, and with parameters drawn anew layer by layer."""
+    """Explain a few clips again and again: with noise added, and with parameters randomised layer by layer."""
     few = Batch(*(getattr(batch, name)[:PROBED_CLIPS] for name in batch.__dataclass_fields__))
     randomized = parameter_randomization(
         method, subject.network, few.input, few.label, mask=utterance_mask(few).expand_as(few.input)

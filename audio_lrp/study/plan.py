@@ -1,4 +1,4 @@
-"""What a study is made of: its cells, and the file that says so."""
+"""The plan of a study: its cells, and the file ``study.json`` that describes it."""
 
 import json
 import sys
@@ -166,12 +166,12 @@ def open_study(study: Study) -> None:
     if different:
         raise UserError(
             f"{study.folder} holds a study with another {different[0]}: choose another place with --output, "
-            "or the options that it was begun with"
+            "or the options that it was started with"
         )
     if found.get("recipes") != wanted["recipes"]:
         raise UserError(
             f"{study.folder} holds a study with other recipes, of another version of audio-lrp "
-            f"(it was begun with {found.get('audio_lrp')}): choose another place with --output, or install that version"
+            f"(started with {found.get('audio_lrp')}): choose another place with --output, or install that version"
         )
 
 

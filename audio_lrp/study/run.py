@@ -40,9 +40,9 @@ def run_study(options: Namespace) -> None:
     else:
         work.folder.mkdir(exist_ok=True)
         with storage_errors(work.storage):
-            begun = len(work.open().trials)
+            known = len(work.open().trials)
         # Cells that failed before this command are tried again.
-        queue = supervise(work, options.workers, unit="cell", since=begun)
+        queue = supervise(work, options.workers, unit="cell", since=known)
         write_results(study.folder)
         _report_failures(work, queue)
     print(f"study: {study.folder}")
@@ -81,5 +81,5 @@ def _report_failures(work: CellWork, queue: Queue) -> None:
         raise UserError(
             f"{len(failed)} of {len(work.cells)} cells failed, the first of them {failed[0].name} ({reason}; see "
             f"{study.cell_folder(failed[0]) / 'cell.log'}): fix the cause and run the command again, which repeats "
-            "failed cells alone"
+            "only failed cells"
         )

@@ -23,11 +23,11 @@ _NUMBERS = ("min_iter", "max_iter", "s", "eta")
 
 @dataclass(frozen=True)
 class Hyperband:
-    """When trials are compared, and how many go on.
+    """When trials are compared, and how many continue.
 
     Attributes:
         rungs: numbers of logged values at which trials are compared, rising.
-        eta: one in so many goes on.
+        eta: one in so many continues.
         strict: whether a trial is judged by its value at the last rung, not by its best value so far.
     """
 

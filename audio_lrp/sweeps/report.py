@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: a table of its trials, the best one's configuration, and pictures."""
+"""The report of a sweep: a table of its trials, the best one's configuration, and figures."""
 
 import csv
 import statistics
@@ -27,10 +27,10 @@ _MOST_FAILURES = 5
 
 
 def write_report(queue: Queue, sweep: Sweep, folder: Path) -> str:
-    """Write a table of the trials, the best one's configuration and pictures into a sweep's folder.
+    """Write a table of the trials, the best one's configuration and figures into a sweep's folder.
 
     The files are ``trials.csv``, ``best.yaml``, ``importance.png`` and ``parallel_coordinates.png``; where a single
-    parameter is tried choice by choice, ``comparison.png`` in the pictures' place.
+    parameter is tried choice by choice, ``comparison.png`` instead of the figures.
 
     Args:
         queue: the sweep's, with no trial running.

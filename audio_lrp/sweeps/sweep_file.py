@@ -1,4 +1,4 @@
-"""W&B's sweep files, read strictly: what cannot be done as W&B would do it is refused by name."""
+"""W&B's sweep files, read strictly: a setting that cannot be followed as W&B would is refused by name."""
 
 import os
 import re
@@ -95,7 +95,7 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
         content: see `read_sweep`.
 
     Raises:
-        UserError: something in it is missing, unknown, wrong, or W&B's server alone can do it.
+        UserError: something in it is missing, unknown, wrong, or only W&B's server can do it.
     """
     for key in content:
         if key not in _KEYS:

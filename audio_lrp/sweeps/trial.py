@@ -1,6 +1,6 @@
 """One trial of a sweep: a run of the command line in this process, watched and stopped by the sweep.
 
-Trials run in the worker's own process, one after the other: importing PyTorch, Lightning and W&B anew would take ten
+Trials run in the worker's own process, one after the other: importing PyTorch, Lightning and W&B again would take ten
 seconds each, which a short trial does not last.
 """
 
@@ -144,7 +144,7 @@ def run_trial(trial: Trial, sweep: Sweep, point: Mapping[str, Any], folder: Path
         gc.collect()  # the trainer and its model are full of cycles: their memory is the next trial's
     if pruned:
         for checkpoints in (folder / trial_name(trial.number)).glob("*/checkpoints"):
-            shutil.rmtree(checkpoints)  # nobody goes on with it, and networks are large
+            shutil.rmtree(checkpoints)  # nobody resumes it, and networks are large
         raise TrialPruned
     return watch.best(sweep.maximize)
 

@@ -1,6 +1,7 @@
 """A sweep as work for the job queue: its points are the jobs, and Optuna's samplers draw them."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -51,7 +52,7 @@ class SweepWork:
         return [str(number) for number in range(self.total)]
 
     def open(self) -> optuna.Study:
-        """Begin the sweep, or open the one of this name.
+        """Create the sweep's study, or open the one of this name.
 
         Raises:
             UserError: the storage cannot be reached, or holds another sweep of this name.
@@ -75,6 +76,7 @@ class SweepWork:
         """Run the trial of a point, and return the metric's best value."""
         point = {name: parameter.draw(attempt, name) for name, parameter in self.sweep.parameters.items()}
         attempt.set_user_attr(PARAMETERS, point)
+        os.environ.setdefault("WANDB_RUN_GROUP", self.name)
         return run_trial(attempt, self.sweep, point, self.folder)
 
     def progress(self, attempts: Sequence[FrozenTrial]) -> tuple[int, str]:

@@ -45,7 +45,7 @@ class TestSharing:
 
         def begin_all(name: str) -> list[str]:
             queue = work.queue()
-            return [job for job in work.jobs if queue.begin(job, name, name) is not None]
+            return [job for job in work.jobs if queue.start(job, name, name) is not None]
 
         with ThreadPoolExecutor(5) as pool:
             begun = list(pool.map(begin_all, "abcde"))
@@ -75,11 +75,11 @@ class TestRepeating:
     ) -> None:
         """Also where the second attempt ended before it drew."""
         queue = NumberedWork(url).queue()
-        first = queue.begin("3", "there", "there-1")
+        first = queue.start("3", "there", "there-1")
         drawn = first.suggest_float("x", 0, 1)
         queue.end(first.number, reason)
         queue.end(first.number, reason)  # two may notice at once
-        second = queue.begin("3", "there", "there-2")
+        second = queue.start("3", "there", "there-2")
         if draws:
             assert second.suggest_float("x", 0, 1) == drawn
         queue.end(second.number, reason)
@@ -95,14 +95,14 @@ class TestRepeating:
         queue = NumberedWork(url).queue()
         for _ in range(MOST_DEATHS):
             assert waiting(["0"], queue.attempts()) == ["0"]
-            queue.end(queue.begin("0", "here", "here-1").number, DIED)
+            queue.end(queue.start("0", "here", "here-1").number, DIED)
         assert waiting(["0"], queue.attempts()) == []
         assert waiting(["0"], NumberedWork(url).queue(since=MOST_DEATHS).attempts()) == ["0"]
 
     def test_a_job_is_interrupted_as_often_as_the_user_likes(self, url: str) -> None:
         queue = NumberedWork(url).queue()
         for _ in range(2 * MOST_DEATHS):
-            queue.end(queue.begin("0", "here", "here-1").number, STOPPED)
+            queue.end(queue.start("0", "here", "here-1").number, STOPPED)
         assert waiting(["0"], queue.attempts()) == ["0"]
 
     def test_a_failure_is_recorded_and_not_repeated(self, url: str) -> None:
@@ -124,7 +124,7 @@ class TestRepeating:
 
     def test_an_attempt_from_before_this_command_still_runs(self, url: str) -> None:
         queue = NumberedWork(url).queue()
-        queue.begin("0", "there", "there-1")
+        queue.start("0", "there", "there-1")
         later = NumberedWork(url, count=2)
         do_jobs(later, later.queue(since=1), "here")
         assert later.done == ["1"]

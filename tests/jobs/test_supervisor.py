@@ -58,11 +58,11 @@ def test_all_jobs_are_done(url: str) -> None:
     assert len(work.done) == 6
 
 
-@pytest.mark.parametrize(("size", "to_begin", "started"), [(2, 6, 2), (40, 3, 3), (4, 0, 0)])
-def test_no_more_workers_than_jobs(url: str, size: int, to_begin: int, started: int) -> None:
+@pytest.mark.parametrize(("size", "to_start", "started"), [(2, 6, 2), (40, 3, 3), (4, 0, 0)])
+def test_no_more_workers_than_jobs(url: str, size: int, to_start: int, started: int) -> None:
     made = crew(NumberedWork(url).queue(), size, url)
-    made.keep_up(to_begin)
-    made.keep_up(to_begin)
+    made.keep_up(to_start)
+    made.keep_up(to_start)
     assert len(made._alive) == started
 
 
@@ -70,7 +70,7 @@ def test_the_job_of_a_dead_worker_is_repeated_by_another(url: str) -> None:
     queue = NumberedWork(url).queue()
     made = crew(queue, 1, url)
     made.keep_up(6)
-    attempt = queue.begin("0", made.name, process_name())
+    attempt = queue.start("0", made.name, process_name())
     made.bury()
     assert len(made._alive) == 1
     made._alive[0][0].kill()
@@ -84,7 +84,7 @@ def test_a_worker_whose_job_others_have_taken_is_ended(url: str) -> None:
     queue = NumberedWork(url).queue()
     made = crew(queue, 1, url)
     made.keep_up(6)
-    attempt = queue.begin("0", made.name, process_name())
+    attempt = queue.start("0", made.name, process_name())
     queue.end(attempt.number, STOPPED)  # by a supervisor that had heard nothing for long
     process = made._alive[0][0]
     made.bury()
@@ -122,7 +122,7 @@ def test_the_dead_of_this_machine_are_known_at_once(url: str) -> None:
     ended = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     name = process_name(ended.pid)
     queue = NumberedWork(url).queue()
-    queue.begin("0", name, name)
+    queue.start("0", name, name)
     others = _Others(queue)
     others.bury("me")
     assert "0" not in waiting(["0"], queue.attempts())
@@ -138,8 +138,8 @@ def test_on_another_machine_silence_is_death(url: str, monkeypatch: pytest.Monke
     now = [1000.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     queue = NumberedWork(url).queue()
-    queue.begin("0", ELSEWHERE, ELSEWHERE)
-    queue.begin("1", "a-third-one-2-2", "a-third-one-2-2")
+    queue.start("0", ELSEWHERE, ELSEWHERE)
+    queue.start("1", "a-third-one-2-2", "a-third-one-2-2")
     others = _Others(queue)
     for beat in range(4):
         queue.study.set_user_attr(ELSEWHERE, beat)

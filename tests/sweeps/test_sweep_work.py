@@ -60,7 +60,7 @@ def test_a_point_of_a_grid_is_repeated_where_its_worker_died(tmp_path: Path, tri
     """Also before it drew its parameters."""
     queue = Queue(SweepWork("name", CONTENT, default_storage(tmp_path), 6, tmp_path).open())
     for job in ("0", "4", "4"):
-        queue.end(queue.begin(job, "there", "there-1").number, DIED)
+        queue.end(queue.start(job, "there", "there-1").number, DIED)
     run(tmp_path, 6)
     assert tried == make_sweep(CONTENT).grid
 
@@ -86,7 +86,7 @@ def test_progress(tmp_path: Path, tried: list[dict[str, Any]]) -> None:
     queue = Queue(made.open())
     assert made.progress(queue.attempts()) == (0, "running 0, pruned 0")
     run(tmp_path, 3)
-    queue.begin("5", "there", "there-1")
+    queue.start("5", "there", "there-1")
     assert made.progress(queue.attempts()) == (3, "running 1, pruned 0, best score 2")
     assert all(ENDED not in trial.user_attrs for trial in queue.latest())
 
