@@ -23,9 +23,9 @@ class InThisProcess:
 
     def start(self) -> None:
         work: Work
-        work, since, name, _, _ = self._args
+        work, ignored, name, _, _ = self._args
         try:
-            do_jobs(work, Queue(work.open(), since), name)
+            do_jobs(work, Queue(work.open(), ignored), name)
         except SystemExit as error:
             self.exitcode = int(error.code or 0)
 

@@ -30,8 +30,8 @@ class NumberedWork:
     def open(self) -> optuna.Study:
         return open_study(self.storage, self.name, {"about": "numbers"}, sampler=optuna.samplers.RandomSampler(0))
 
-    def queue(self, since: int = 0) -> Queue:
-        return Queue(self.open(), since)
+    def queue(self, ignored: frozenset[int] = frozenset()) -> Queue:
+        return Queue(self.open(), ignored)
 
     def unfinished(self, attempts: Sequence[FrozenTrial]) -> Sequence[str]:
         return self.jobs

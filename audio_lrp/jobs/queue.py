@@ -40,19 +40,18 @@ class Queue:
 
     Attributes:
         study: Optuna's study that keeps the attempts.
-        since: number of the first attempt whose result counts; of earlier ones those that are still running count.
+        ignored: numbers of attempts whose results do not count.
     """
 
     study: optuna.Study
-    since: int = 0
+    ignored: frozenset[int] = frozenset()
 
     def attempts(self) -> list[FrozenTrial]:
         """The attempts that count, in the order in which they were started."""
         return [
             trial
             for trial in self.study.get_trials(deepcopy=False)
-            if trial.user_attrs.get(ENDED) != SURPLUS
-            and (trial.number >= self.since or trial.state == TrialState.RUNNING)
+            if trial.user_attrs.get(ENDED) != SURPLUS and trial.number not in self.ignored
         ]
 
     def latest(self) -> list[FrozenTrial]:

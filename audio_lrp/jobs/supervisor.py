@@ -10,7 +10,7 @@ from optuna.trial import FrozenTrial
 from tqdm import tqdm
 
 from audio_lrp.errors import UserError
-from audio_lrp.jobs.queue import DIED, ENDED, STOPPED, SUPERVISOR, WORKER, Queue, running, waiting
+from audio_lrp.jobs.queue import DIED, ENDED, JOB, STOPPED, SUPERVISOR, WORKER, Queue, running, waiting
 from audio_lrp.jobs.storage import storage_errors
 from audio_lrp.jobs.worker import DISK_FULL, Work, log_file, run_worker
 from audio_lrp.utils.processes import has_ended, process_name
@@ -24,14 +24,14 @@ _POLL: Final = 1.0
 _MOST_IDLE_DEATHS: Final = 3
 
 
-def supervise(work: Work, workers: int, *, unit: str, since: int = 0) -> Queue:
+def supervise(work: Work, workers: int, *, unit: str, ignored: frozenset[int] = frozenset()) -> Queue:
     """Do all jobs, with the help of whoever else shares the queue, and return once nobody works on one.
 
     Args:
         work: what to do.
         workers: number of processes on this machine.
         unit: what a job is called in the progress bar.
-        since: see `Queue`.
+        ignored: see `Queue`.
 
     Returns:
         The queue, for what came out.
@@ -41,7 +41,7 @@ def supervise(work: Work, workers: int, *, unit: str, since: int = 0) -> Queue:
         KeyboardInterrupt: the user has stopped the work, and the workers have ended.
     """
     with storage_errors(work.storage):
-        queue = Queue(work.open(), since)
+        queue = Queue(work.open(), ignored)
         crew, others = _Crew(work, queue, workers), _Others(queue)
         bar: tqdm[Never] = tqdm(total=len(work.jobs), desc=work.name, unit=unit, disable=None)
         try:
@@ -53,7 +53,7 @@ def supervise(work: Work, workers: int, *, unit: str, since: int = 0) -> Queue:
                 to_start = len(waiting(work.unfinished(attempts), attempts))
                 bar.n, text = work.progress(attempts)
                 bar.set_postfix_str(text)
-                at_work = [trial for trial in running(attempts) if trial.user_attrs["job"] in work.jobs]
+                at_work = [trial for trial in running(attempts) if trial.user_attrs[JOB] in work.jobs]
                 if not to_start and not at_work:
                     return queue
                 crew.keep_up(to_start)
@@ -97,7 +97,7 @@ class _Crew:
         wanted = min(self._size, to_start + sum(name in busy for _, name in self._alive.values()))
         for index in range(self._size):
             if index not in self._alive and len(self._alive) < wanted:
-                task = (self._work, self._queue.since, self.name, self._size, index)
+                task = (self._work, self._queue.ignored, self.name, self._size, index)
                 process = self._spawn.Process(target=run_worker, args=task)
                 process.start()
                 self._alive[index] = (process, process_name(process.pid))

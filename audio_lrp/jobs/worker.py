@@ -19,7 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from tqdm import tqdm
 
 from audio_lrp.errors import NO_SPACE, UserError, with_causes
-from audio_lrp.jobs.queue import FAILURE, SURPLUS, Queue, waiting
+from audio_lrp.jobs.queue import FAILURE, Queue, waiting
 from audio_lrp.utils.allocator import keep_freed_memory
 from audio_lrp.utils.processes import process_name
 
@@ -72,12 +72,12 @@ def log_file(work: Work, process_id: int) -> Path:
     return work.folder / f"worker-{os.uname().nodename}-{process_id}.log"
 
 
-def run_worker(work: Work, since: int, supervisor: str, workers: int, index: int) -> None:
+def run_worker(work: Work, ignored: frozenset[int], supervisor: str, workers: int, index: int) -> None:
     """Do jobs in a process of its own.
 
     Args:
         work: what to do.
-        since: see `Queue`.
+        ignored: see `Queue`.
         supervisor: name of the process that started this one.
         workers: how many workers share this machine.
         index: which of them this is.
@@ -88,7 +88,7 @@ def run_worker(work: Work, since: int, supervisor: str, workers: int, index: int
     keep_freed_memory()
     with output_to(log_file(work, os.getpid())):
         _take_share_of_machine(workers, index)
-        do_jobs(work, Queue(work.open(), since), supervisor)
+        do_jobs(work, Queue(work.open(), ignored), supervisor)
 
 
 def _end_with_parent() -> None:
@@ -125,9 +125,6 @@ def do_jobs(work: Work, queue: Queue, supervisor: str) -> None:
     while jobs := waiting(work.unfinished(attempts := queue.attempts()), attempts):
         attempt = queue.start(jobs[0], supervisor, worker)
         if attempt is None:
-            continue
-        if jobs[0] not in work.unfinished(queue.attempts()):  # its worker finished between the two looks
-            queue.end(attempt.number, SURPLUS)
             continue
         with suppress(UpdateFinishedTrialError):  # another supervisor took this worker for dead
             _do(work, queue, attempt, jobs[0])

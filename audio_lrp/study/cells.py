@@ -11,11 +11,11 @@ from pathlib import Path
 
 import optuna
 import torch
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from audio_lrp import __version__
 from audio_lrp.errors import UserError
-from audio_lrp.jobs import open_study
+from audio_lrp.jobs import JOB, open_study
 from audio_lrp.study.measurements import measure
 from audio_lrp.study.plan import FAILURE, RESULT, Cell, Study
 from audio_lrp.study.training import LAST, LOG, best_validation_accuracy, train
@@ -63,8 +63,9 @@ class CellWork:
         return open_study(self.storage, self.name, content, fix="choose another --storage", direction="maximize")
 
     def unfinished(self, attempts: Sequence[FrozenTrial]) -> Sequence[str]:
-        """The cells without a result."""
-        return [cell.name for cell in self.cells if not self.study.is_finished(cell)]
+        """The cells without a result; that of another machine may not be seen here yet."""
+        complete = {trial.user_attrs[JOB] for trial in attempts if trial.state == TrialState.COMPLETE}
+        return [cell.name for cell in self.cells if cell.name not in complete and not self.study.is_finished(cell)]
 
     def run(self, attempt: optuna.Trial, job: str) -> float:
         """Train and measure a cell, and return its test accuracy; what goes wrong is written down in its folder."""
@@ -100,14 +101,10 @@ class CellWork:
 
     def progress(self, attempts: Sequence[FrozenTrial]) -> tuple[int, str]:
         """How many cells are finished, and how far the others are."""
-        finished = [self.study.is_finished(cell) for cell in self.cells]
-        at_work = {trial.user_attrs["job"] for trial in attempts if not trial.state.is_finished()}
-        texts = [
-            self._state(cell)
-            for cell, done in zip(self.cells, finished, strict=True)
-            if not done and cell.name in at_work
-        ]
-        return sum(finished), "; ".join(texts)
+        unfinished = self.unfinished(attempts)
+        at_work = {trial.user_attrs[JOB] for trial in attempts if trial.state == TrialState.RUNNING}
+        texts = [self._state(cell) for cell in self.cells if cell.name in at_work.intersection(unfinished)]
+        return len(self.cells) - len(unfinished), "; ".join(texts)
 
     def _state(self, cell: Cell) -> str:
         metrics = sorted(self.study.cell_folder(cell).glob("training/*/metrics.csv"))

@@ -40,9 +40,9 @@ def run_study(options: Namespace) -> None:
     else:
         work.folder.mkdir(exist_ok=True)
         with storage_errors(work.storage):
-            known = len(work.open().trials)
-        # Cells that failed before this command are tried again.
-        queue = supervise(work, options.workers, unit="cell", since=known)
+            ended = frozenset(trial.number for trial in work.open().trials if trial.state.is_finished())
+        # What failed before this command is tried again, and what was completed is known by its result.
+        queue = supervise(work, options.workers, unit="cell", ignored=ended)
         write_results(study.folder)
         _report_failures(work, queue)
     print(f"study: {study.folder}")
@@ -75,7 +75,8 @@ def _report_failures(work: CellWork, queue: Queue) -> None:
     """
     study = work.study
     attempts = {trial.user_attrs[JOB]: trial for trial in queue.latest()}
-    failed = [cell for cell in work.cells if not study.is_finished(cell)]
+    unfinished = work.unfinished(queue.attempts())
+    failed = [cell for cell in work.cells if cell.name in unfinished]
     if failed:
         reason = attempts[failed[0].name].user_attrs.get(FAILURE, "its worker died again and again")
         raise UserError(

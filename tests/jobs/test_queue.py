@@ -10,7 +10,7 @@ from optuna.trial import TrialState
 
 from audio_lrp.errors import UserError
 from audio_lrp.jobs import JOB, Queue
-from audio_lrp.jobs.queue import DIED, ENDED, MOST_DEATHS, STOPPED, SURPLUS, came_to_nothing, running, waiting
+from audio_lrp.jobs.queue import DIED, ENDED, MOST_DEATHS, STOPPED, came_to_nothing, running, waiting
 from audio_lrp.jobs.worker import do_jobs
 
 
@@ -58,14 +58,6 @@ class TestSharing:
         do_jobs(work, work.queue(), "here")
         assert work.done == ["4"]
 
-    def test_a_job_whose_worker_finishes_at_this_moment_is_not_done_again(self, url: str) -> None:
-        work = NumberedWork(url, count=1)
-        looks = [["0"], []]
-        work.unfinished = lambda _: looks.pop(0) if looks else []  # type: ignore[method-assign]
-        do_jobs(work, work.queue(), "here")
-        assert work.done == []
-        assert states(work.queue()) == [SURPLUS]
-
 
 class TestRepeating:
     @pytest.mark.parametrize("draws", [True, False])
@@ -97,7 +89,7 @@ class TestRepeating:
             assert waiting(["0"], queue.attempts()) == ["0"]
             queue.end(queue.start("0", "here", "here-1").number, DIED)
         assert waiting(["0"], queue.attempts()) == []
-        assert waiting(["0"], NumberedWork(url).queue(since=MOST_DEATHS).attempts()) == ["0"]
+        assert waiting(["0"], NumberedWork(url).queue(ignored=frozenset(range(MOST_DEATHS))).attempts()) == ["0"]
 
     def test_a_job_is_interrupted_as_often_as_the_user_likes(self, url: str) -> None:
         queue = NumberedWork(url).queue()
@@ -113,21 +105,13 @@ class TestRepeating:
         assert [trial.state.name for trial in attempts] == ["COMPLETE", "FAIL", "FAIL", "PRUNED", "COMPLETE"]
         assert [trial.user_attrs["failure"] for trial in attempts[1:3]] == ["RuntimeError: boom at home", "fix it"]
 
-    def test_what_failed_before_this_command_is_tried_again(self, url: str) -> None:
+    def test_what_is_ignored_is_done_again(self, url: str) -> None:
         work = NumberedWork(url, count=2, failing={"1": RuntimeError("boom")})
         do_jobs(work, work.queue(), "here")
         again = NumberedWork(url, count=3)
-        again.unfinished = lambda attempts: ["1", "2"]  # type: ignore[method-assign]
-        do_jobs(again, again.queue(since=2), "here")
+        do_jobs(again, again.queue(frozenset({1})), "here")
         assert again.done == ["1", "2"]
         assert states(again.queue()) == ["COMPLETE", "FAIL", "COMPLETE", "COMPLETE"]
-
-    def test_an_attempt_from_before_this_command_still_runs(self, url: str) -> None:
-        queue = NumberedWork(url).queue()
-        queue.start("0", "there", "there-1")
-        later = NumberedWork(url, count=2)
-        do_jobs(later, later.queue(since=1), "here")
-        assert later.done == ["1"]
 
     def test_an_attempt_given_to_another_worker_costs_its_own_nothing(self, url: str) -> None:
         """The machine slept: for the others this worker was dead, and it was not."""
