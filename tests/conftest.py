@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 collect_ignore = ["benchmarks", "plugin"]  # run by hand; installed by a test
+collect_ignore_glob = ["*/conftest.py"]  # no doctests there, and modules of one name
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -1,9 +1,10 @@
 """Work for the job queue that takes no time: it notes which jobs were done."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import optuna
 from optuna.trial import FrozenTrial
@@ -35,6 +36,9 @@ class NumberedWork:
 
     def unfinished(self, attempts: Sequence[FrozenTrial]) -> Sequence[str]:
         return self.jobs
+
+    def parameters(self, job: str) -> Mapping[str, Any]:
+        return {}
 
     def run(self, attempt: optuna.Trial, job: str) -> float:
         value = attempt.suggest_float("x", 0, 1)

@@ -1,10 +1,11 @@
 """A queue of jobs whose attempts are the trials of an Optuna study, so that several workers do each job once."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from types import MappingProxyType
+from typing import Any, Final
 
 import optuna
 from optuna.exceptions import UpdateFinishedTrialError
@@ -59,8 +60,10 @@ class Queue:
         last = {trial.user_attrs[JOB]: trial for trial in self.attempts()}
         return sorted(last.values(), key=lambda trial: trial.number)
 
-    def start(self, job: str, supervisor: str, worker: str) -> optuna.Trial | None:
-        """Start a job, at the parameters of an earlier attempt that came to no result.
+    def start(
+        self, job: str, supervisor: str, worker: str, parameters: Mapping[str, Any] = MappingProxyType({})
+    ) -> optuna.Trial | None:
+        """Start a job, at these parameters and those of an earlier attempt that came to no result.
 
         Of several workers that start the same job at once, the one whose attempt has the lowest number does it.
 
@@ -68,11 +71,11 @@ class Queue:
             The attempt; ``None`` where another worker was faster.
         """
         earlier = {trial.user_attrs[JOB]: trial for trial in self.attempts()}.get(job)
-        parameters = earlier.system_attrs[_FIXED] | earlier.params if earlier else {}
+        known = earlier.system_attrs[_FIXED] | earlier.params if earlier else {}
         attempt = optuna.create_trial(
             state=TrialState.RUNNING,
             user_attrs={JOB: job, SUPERVISOR: supervisor, WORKER: worker},
-            system_attrs={_FIXED: parameters},
+            system_attrs={_FIXED: {**parameters, **known}},
         )
         # Study.add_trial would not say which trial it has added; Study.ask would add one that has no job yet.
         trial_id = self.study._storage.create_new_trial(self.study._study_id, template_trial=attempt)

@@ -7,10 +7,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import optuna
 import torch
@@ -51,6 +51,9 @@ class Work(Protocol):
 
     def unfinished(self, attempts: Sequence[FrozenTrial]) -> Sequence[str]:
         """The jobs that are still wanted, whether somebody works on them or not."""
+
+    def parameters(self, job: str) -> Mapping[str, Any]:
+        """The parameters that a job has, whoever does it; the others are drawn."""
 
     def run(self, attempt: optuna.Trial, job: str) -> float:
         """Do a job, in this process.
@@ -123,7 +126,7 @@ def do_jobs(work: Work, queue: Queue, supervisor: str) -> None:
     """Do jobs in this process until none is left to start."""
     worker = process_name()
     while jobs := waiting(work.unfinished(attempts := queue.attempts()), attempts):
-        attempt = queue.start(jobs[0], supervisor, worker)
+        attempt = queue.start(jobs[0], supervisor, worker, work.parameters(jobs[0]))
         if attempt is None:
             continue
         with suppress(UpdateFinishedTrialError):  # another supervisor took this worker for dead

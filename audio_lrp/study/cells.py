@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import optuna
 import torch
@@ -66,6 +67,10 @@ class CellWork:
         """The cells without a result; that of another machine may not be seen here yet."""
         complete = {trial.user_attrs[JOB] for trial in attempts if trial.state == TrialState.COMPLETE}
         return [cell.name for cell in self.cells if cell.name not in complete and not self.study.is_finished(cell)]
+
+    def parameters(self, job: str) -> Mapping[str, Any]:
+        """None: a cell's name says all."""
+        return {}
 
     def run(self, attempt: optuna.Trial, job: str) -> float:
         """Train and measure a cell, and return its test accuracy; what goes wrong is written down in its folder."""

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
@@ -20,6 +20,7 @@ _COMMANDS = ("fit", "validate", "test")
 _SERVER_ONLY = ("description", "entity", "name", "project", "program", "apiVersion", "kind")
 """Keys of a sweep that say where W&B's server keeps it, or are not needed beside the command."""
 _KEYS: Final = ("method", "metric", "parameters", "command", "early_terminate", "run_cap", *_SERVER_ONLY)
+_METRIC_KEYS: Final = ("name", "goal", "target", "impute", "impute_while_running")
 _ENVIRONMENT: Final = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
@@ -104,7 +105,9 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
     if method not in _METHODS:
         raise UserError(f"the sweep's method is one of {', '.join(_METHODS)}, not {method!r}")
     metric = _mapping(content, "metric")
-    _refuse_unknown(metric, "metric", ("name", "goal", "target", "impute", "impute_while_running"))
+    for key in metric:
+        if key not in _METRIC_KEYS:
+            raise UserError(f"metric of the sweep takes no {key!r}: choose from {', '.join(_METRIC_KEYS)}")
     if "name" not in metric:
         raise UserError("the sweep names no metric: give it 'metric: {name: val/accuracy, goal: maximize}'")
     goal = metric.get("goal", "minimize")
@@ -162,9 +165,3 @@ def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not value:
         raise UserError(f"the sweep has no {key}: give it a mapping under '{key}:'")
     return value
-
-
-def _refuse_unknown(settings: Mapping[str, Any], place: str, known: Sequence[str]) -> None:
-    for key in settings:
-        if key not in known:
-            raise UserError(f"{place} of the sweep takes no {key!r}: choose from {', '.join(known)}")

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
-from optuna.distributions import BaseDistribution
 from optuna.pruners import NopPruner
-from optuna.samplers import BaseSampler, RandomSampler, TPESampler
+from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_lrp.jobs import JOB, open_study
@@ -62,7 +61,7 @@ class SweepWork:
             self.name,
             self.content,
             direction="maximize" if self.sweep.maximize else "minimize",
-            sampler=_sampler(self.sweep),
+            sampler=TPESampler() if self.sweep.method == "bayes" else RandomSampler(),
             pruner=HyperbandPruner(self.sweep.hyperband) if self.sweep.hyperband else NopPruner(),
         )
 
@@ -71,6 +70,12 @@ class SweepWork:
         target, sign = self.sweep.target, 1 if self.sweep.maximize else -1
         values = [trial.value for trial in attempts if trial.state == TrialState.COMPLETE and trial.value is not None]
         return [] if target is not None and any(sign * (value - target) >= 0 for value in values) else self.jobs
+
+    def parameters(self, job: str) -> Mapping[str, Any]:
+        """The choices, as texts, at a point of a grid; Optuna's own grid may try one twice with several workers."""
+        if self.sweep.method != "grid":
+            return {}
+        return {name: json.dumps(value) for name, value in self.sweep.grid[int(job)].items()}
 
     def run(self, attempt: optuna.Trial, job: str) -> float:
         """Run the trial of a point, and return the metric's best value."""
@@ -90,38 +95,3 @@ class SweepWork:
         if values:
             facts.append(f"best {self.sweep.metric} {max(values) if self.sweep.maximize else min(values):.4g}")
         return sum(trial.state.is_finished() for trial in trials), ", ".join(facts)
-
-
-def _sampler(sweep: Sweep) -> BaseSampler:
-    if sweep.method == "grid":
-        return GridSampler(sweep)
-    return RandomSampler() if sweep.method == "random" else TPESampler()
-
-
-class GridSampler(BaseSampler):
-    """Gives the n-th point of the sweep the n-th point of the grid, whichever worker runs it.
-
-    Optuna's own may run a point twice where several workers share a study.
-
-    Args:
-        sweep: whose grid it is.
-    """
-
-    def __init__(self, sweep: Sweep) -> None:
-        self._points = sweep.grid
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
-        """Nothing: parameters are looked up one by one."""
-        return {}
-
-    def sample_relative(
-        self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
-    ) -> dict[str, Any]:
-        """Nothing, see `infer_relative_search_space`."""
-        return {}
-
-    def sample_independent(
-        self, study: optuna.Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
-    ) -> Any:
-        """The parameter's text at the trial's point."""
-        return json.dumps(self._points[int(trial.user_attrs[JOB])][param_name])

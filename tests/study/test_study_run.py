@@ -159,12 +159,14 @@ class TestRunning:
         assert json.loads((cell / "result.json").read_text())["steps"] == 4
         assert max(step for path in cell.glob("training/*/metrics.csv") for step in read_steps(path)) == 3
 
-    def test_without_its_queue_a_study_is_still_known(
-        self, study: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    @pytest.mark.parametrize("queue", [True, False])
+    def test_results_tell_what_is_finished(
+        self, study: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, queue: bool
     ) -> None:
-        """The finished cell is not trained again, and the one that lost its result is."""
+        """Of two finished cells the one whose folder was removed is trained again, with a queue or without."""
         copy = Path(shutil.copytree(study, tmp_path / "study"))
-        (copy / "queue.log").unlink()
+        if not queue:
+            (copy / "queue.log").unlink()
         shutil.rmtree(copy / "cells" / "audionet-digit-fold1")
         trained: list[str] = []
 
