@@ -156,8 +156,10 @@ def open_study(study: Study) -> None:
     """
     path = study.folder / FILENAME
     wanted = json.loads(json.dumps(study.description()))
-    if not path.exists():
-        if study.folder.exists() and any(study.folder.iterdir()):
+    # One look: another command may start the study at this moment, or have left a hidden file when it was killed.
+    names = {item.name for item in study.folder.iterdir()} if study.folder.exists() else set()
+    if FILENAME not in names:
+        if any(not name.startswith(".") for name in names):
             raise UserError(f"{study.folder} holds something else than a study: choose another place with --output")
         with replacing(path, "choose another place with --output") as temporary:
             temporary.write_text(json.dumps(wanted, indent=2) + "\n")

@@ -174,6 +174,14 @@ class TestMistakes:
         assert "holds something else than a study" in capsys.readouterr().err
         assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
+    def test_what_another_command_is_writing_is_no_obstacle(
+        self, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(cells, "train", fails)
+        (tmp_path / ".study.json.0123abcd.part").touch()
+        exit_code("study", *options, "--tasks=digit", "--folds=0", f"--output={tmp_path}")
+        assert (tmp_path / "study.json").exists()
+
     def test_another_study_and_a_damaged_one(
         self, study: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any
     ) -> None:
