@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from optuna.pruners import BasePruner
 
 from audio_lrp.errors import UserError, parse_yaml, yaml_problem
-from audio_lrp.sweeps.hyperband import Hyperband, make_hyperband
+from audio_lrp.sweeps.hyperband import make_pruner
 from audio_lrp.sweeps.parameters import Parameter, make_parameter, on_grid
 from audio_lrp.utils.nearest import nearest_path
 
@@ -35,7 +36,7 @@ class Sweep:
         target: value of the metric that ends the sweep, or ``None``.
         parameters: by name, in the order of the options.
         words: the command's words after ``audio-lrp``, with the macros for the parameters.
-        hyperband: when to stop a trial early; ``None`` for never.
+        pruner: decides when to stop a trial early.
         run_cap: how many trials the file wants at most.
     """
 
@@ -45,7 +46,7 @@ class Sweep:
     target: float | None
     parameters: Mapping[str, Parameter]
     words: tuple[str, ...]
-    hyperband: Hyperband | None
+    pruner: BasePruner
     run_cap: int | None
 
     @property
@@ -130,7 +131,7 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
         target=target,
         parameters=parameters,
         words=_words(content),
-        hyperband=make_hyperband(content.get("early_terminate")),
+        pruner=make_pruner(content.get("early_terminate")),
         run_cap=run_cap,
     )
 

@@ -9,12 +9,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import optuna
-from optuna.pruners import NopPruner
 from optuna.samplers import RandomSampler, TPESampler
 from optuna.trial import FrozenTrial, TrialState
 
 from audio_lrp.jobs import JOB, open_study
-from audio_lrp.sweeps.hyperband import HyperbandPruner
 from audio_lrp.sweeps.sweep_file import Sweep, make_sweep
 from audio_lrp.sweeps.trial import run_trial
 
@@ -62,7 +60,7 @@ class SweepWork:
             self.content,
             direction="maximize" if self.sweep.maximize else "minimize",
             sampler=TPESampler() if self.sweep.method == "bayes" else RandomSampler(),
-            pruner=HyperbandPruner(self.sweep.hyperband) if self.sweep.hyperband else NopPruner(),
+            pruner=self.sweep.pruner,
         )
 
     def unfinished(self, attempts: Sequence[FrozenTrial]) -> Sequence[str]:

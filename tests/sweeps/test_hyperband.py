@@ -6,7 +6,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from audio_lrp.sweeps.hyperband import HyperbandPruner, make_hyperband
+from audio_lrp.sweeps.hyperband import HyperbandPruner, make_pruner
 
 
 @pytest.mark.parametrize(
@@ -19,8 +19,8 @@ from audio_lrp.sweeps.hyperband import HyperbandPruner, make_hyperband
     ],
 )
 def test_rungs(settings: dict[str, float], rungs: tuple[int, ...]) -> None:
-    hyperband = make_hyperband({"type": "hyperband", **settings})
-    assert hyperband is not None
+    hyperband = make_pruner({"type": "hyperband", **settings})
+    assert isinstance(hyperband, HyperbandPruner)
     assert hyperband.rungs[: len(rungs)] == rungs
     assert len(hyperband.rungs) in (len(rungs), 100)
 
@@ -30,8 +30,8 @@ def test_rungs(settings: dict[str, float], rungs: tuple[int, ...]) -> None:
 @pytest.mark.parametrize("rungs", [{"min_iter": 1, "eta": 2}, {"max_iter": 9, "s": 2, "eta": 3}])
 def test_decisions_are_those_of_the_slow_obvious_rule(strict: bool, goal: str, rungs: dict[str, float]) -> None:
     settings = {"type": "hyperband", **rungs, "strict": strict}
-    hyperband = make_hyperband(settings)
-    assert hyperband is not None
+    hyperband = make_pruner(settings)
+    assert isinstance(hyperband, HyperbandPruner)
     generator = random.Random(0)
     stopped = 0
     for _ in range(20):
@@ -39,7 +39,7 @@ def test_decisions_are_those_of_the_slow_obvious_rule(strict: bool, goal: str, r
         study = study_of(histories, goal)
         for trial, history in zip(study.get_trials(), histories, strict=True):
             should = stops(history, histories, hyperband.rungs, hyperband.eta, strict, goal == "maximize")
-            assert HyperbandPruner(hyperband).prune(study, trial) == should
+            assert hyperband.prune(study, trial) == should
             stopped += should
     assert 10 < stopped < 130
 
@@ -51,8 +51,8 @@ def test_decisions_are_those_of_wandbs_engine(strict: bool, goal: str) -> None:
     from sweeps import RunState, SweepRun
 
     settings = {"type": "hyperband", "min_iter": 1, "eta": 2, "strict": strict}
-    hyperband = make_hyperband(settings)
-    assert hyperband is not None
+    hyperband = make_pruner(settings)
+    assert isinstance(hyperband, HyperbandPruner)
     generator = random.Random(1)
     for _ in range(100):
         histories = [[generator.random() for _ in range(generator.randrange(9))] for _ in range(7)]
@@ -64,16 +64,16 @@ def test_decisions_are_those_of_wandbs_engine(strict: bool, goal: str) -> None:
         config = {"metric": {"name": "metric", "goal": goal}, "early_terminate": settings}
         expected = {int(run.name) for run in engine.hyperband_stop_runs(runs, config)}
         trials = study.get_trials()
-        assert {trial.number for trial in trials if HyperbandPruner(hyperband).prune(study, trial)} == expected
+        assert {trial.number for trial in trials if hyperband.prune(study, trial)} == expected
 
 
 def test_wandbs_own_example() -> None:
     # From the documentation of the engine's stopping function: of these, b alone should stop.
     histories = [[10, 9], [10, 10], [10, 8, 8], [10, 7, 7], [10, 6, 6]]
     study = study_of([[float(value) for value in history] for history in histories], "minimize")
-    hyperband = make_hyperband({"type": "hyperband", "max_iter": 5, "eta": 2, "s": 2, "strict": False})
-    assert hyperband is not None
-    stopped = [HyperbandPruner(hyperband).prune(study, trial) for trial in study.get_trials()[1:4]]
+    hyperband = make_pruner({"type": "hyperband", "max_iter": 5, "eta": 2, "s": 2, "strict": False})
+    assert isinstance(hyperband, HyperbandPruner)
+    stopped = [hyperband.prune(study, trial) for trial in study.get_trials()[1:4]]
     assert stopped == [True, False, False]
 
 
