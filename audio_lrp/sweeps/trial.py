@@ -4,7 +4,6 @@ Trials run in the worker's own process, one after the other: importing PyTorch, 
 seconds each, which a short trial does not last.
 """
 
-import gc
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -141,7 +140,6 @@ def run_trial(trial: Trial, sweep: Sweep, point: Mapping[str, Any], folder: Path
                 pruned = True
     finally:
         discard_empty_folders()
-        gc.collect()  # the trainer and its model are full of cycles: their memory is the next trial's
     if pruned:
         for checkpoints in (folder / trial_name(trial.number)).glob("*/checkpoints"):
             shutil.rmtree(checkpoints)  # nobody resumes it, and networks are large

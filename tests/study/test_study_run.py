@@ -74,10 +74,10 @@ class TestRunning:
         with np.load(cell / "perturbation.npz") as outcomes:
             assert outcomes["accuracy"].shape == (5, 20, len(BUDGET["fractions"]))
 
-    def test_averaged_weights_are_kept_and_go_on_after_an_interruption(
+    def test_averaged_weights_are_kept_and_resumed(
         self, corpus: Path, options: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """The best checkpoint holds what was validated; the last one shows that the average goes on after two steps."""
+        """The best checkpoint holds what was validated; the last one shows that the average is resumed."""
         decay = 0.5
         average = {"class_path": "EMAWeightAveraging", "init_args": {"decay": decay}}
         read = read_recipe

@@ -43,7 +43,7 @@ def test_from_start_to_end(corpus: Path, capsys: pytest.CaptureFixture[str]) -> 
     main(["levels.yaml"])
     rows = trials()
     assert [row["state"] for row in rows] == ["complete", "pruned", "fail", "complete"]
-    # A pruned trial stops after its first value of three; what it would have gone on from is gone.
+    # A pruned trial stops after its first value of three; its checkpoints are gone.
     assert [int(row["logged values"]) for row in rows] == [3, 1, 0, 3]
     assert [float(row[LEVEL]) for row in rows] == [0.5, 0.25, -1.0, 0.75]
     assert rows[2]["failure"] == "RuntimeError: boom"
