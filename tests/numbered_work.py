@@ -1,5 +1,6 @@
 """Work for the job queue that takes no time: it notes which jobs were done."""
 
+import multiprocessing
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,13 +24,16 @@ class NumberedWork:
     seconds: float = 0.02
     done: list[str] = field(default_factory=list)
     name: str = "numbers"
+    storage_of_workers: str = ""
 
     @property
     def jobs(self) -> Sequence[str]:
         return [str(number) for number in range(self.count)]
 
     def open(self) -> optuna.Study:
-        return open_study(self.storage, self.name, {"about": "numbers"}, sampler=optuna.samplers.RandomSampler(0))
+        in_worker = multiprocessing.parent_process() is not None
+        url = self.storage_of_workers if in_worker and self.storage_of_workers else self.storage
+        return open_study(url, self.name, {"about": "numbers"}, sampler=optuna.samplers.RandomSampler(0))
 
     def queue(self, ignored: frozenset[int] = frozenset()) -> Queue:
         return Queue(self.open(), ignored)

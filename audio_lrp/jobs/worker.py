@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -90,8 +91,12 @@ def run_worker(work: Work, ignored: frozenset[int], supervisor: str, workers: in
     tqdm.set_lock(threading.RLock())  # its own, for all processes, would be left behind where this one is killed
     keep_freed_memory()
     with output_to(log_file(work, os.getpid())):
-        _take_share_of_machine(workers, index)
-        do_jobs(work, Queue(work.open(), ignored), supervisor)
+        try:
+            _take_share_of_machine(workers, index)
+            do_jobs(work, Queue(work.open(), ignored), supervisor)
+        except Exception:  # Python would print it when the output is the supervisor's again
+            traceback.print_exc()
+            sys.exit(1)
 
 
 def _end_with_parent() -> None:
@@ -106,10 +111,10 @@ def _end_with_parent() -> None:
 def output_to(path: Path) -> Iterator[None]:
     """Append to a file what the block prints, also from libraries in C."""
     streams = (sys.stdout, sys.stderr)
-    kept = [os.dup(number) for number in (1, 2)]
     for stream in streams:
         stream.flush()
     with path.open("ab") as log:
+        kept = [os.dup(number) for number in (1, 2)]
         for number in (1, 2):
             os.dup2(log.fileno(), number)
     try:

@@ -1,5 +1,6 @@
 """Supervisors: how many workers they start, and what becomes of the jobs of the dead."""
 
+import multiprocessing
 import os
 import subprocess
 import sys
@@ -115,6 +116,16 @@ def test_a_worker_that_cannot_work(url: str, tmp_path: Path, monkeypatch: pytest
     worker.log_file(work, os.getpid()).write_text("no library\n")
     monkeypatch.setattr(InThisProcess, "start", lambda self: setattr(self, "exitcode", 1))
     with pytest.raises(UserError, match=r"could not work \(no library\)"):
+        supervise(work, 1, unit="job")
+
+
+@pytest.mark.slow
+def test_why_a_worker_cannot_work_is_in_its_log(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here its process cannot open the storage."""
+    monkeypatch.setattr(supervisor, "multiprocessing", multiprocessing)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
+    work = NumberedWork(url, folder=tmp_path, storage_of_workers="oracle://nowhere")
+    with pytest.raises(UserError, match=r"could not work \(.*no driver for it is installed"):
         supervise(work, 1, unit="job")
 
 
