@@ -10,6 +10,7 @@ if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 collect_ignore = ["benchmarks", "plugin"]  # run by hand; installed by a test
+collect_ignore_glob = ["*/conftest.py"]  # no doctests there, and modules of one name
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -20,3 +21,11 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"no real recordings at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture
+def workers_in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the workers of studies and sweeps work in the test's own process."""
+    from in_this_process import use_this_process
+
+    use_this_process(monkeypatch)

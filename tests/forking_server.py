@@ -50,27 +50,27 @@ def _serve() -> None:
     from functools import partial
 
     import explainable  # noqa: F401
-    import level_sweep  # noqa: F401
-    import tiny_study
+    import small_study
+    import small_sweep  # noqa: F401
     from command_line import exit_code
 
     import audio_lrp.commands.sweep
     import audio_lrp.explain.recordings
+    import audio_lrp.jobs.supervisor
+    import audio_lrp.study.run
     import audio_lrp.study.subject
     import audio_lrp.study.training
     import audio_lrp.sweeps.report
-    import audio_lrp.sweeps.study
-    import audio_lrp.sweeps.supervisor
+    import audio_lrp.sweeps.work
     import audio_lrp.training.lightning_cli
 
-    trusted = ["tiny_study", "explainable", "command_line"]
+    trusted = ["small_study", "explainable", "command_line"]
     load_network = audio_lrp.explain.recordings.load_network
     audio_lrp.explain.recordings.load_network = lambda path, plugins: load_network(path, trusted)
     audio_lrp.study.subject.load_network = partial(load_network, plugins=trusted)
-    audio_lrp.study.training.run_supervised = tiny_study.in_this_process
+    audio_lrp.study.training.run_lightning = small_study.train_tiny
     fork = multiprocessing.get_context("fork")
-    audio_lrp.sweeps.supervisor.multiprocessing = SimpleNamespace(get_context=lambda _: fork)
-    audio_lrp.sweeps.study._MOST_RETRIES = 100  # a trial is killed more often here than it should be given up for
+    audio_lrp.jobs.supervisor.multiprocessing = SimpleNamespace(get_context=lambda _: fork)
 
     print("ready", flush=True)
     for line in sys.stdin:

@@ -14,7 +14,6 @@ from typing import Any
 
 import explainable as explaining
 import interruptions as resuming
-import level_sweep as sweeping
 import lightning as L
 import numpy as np
 import pytest
@@ -26,7 +25,8 @@ from command_line import exit_code, only_folder, tests_path, tiny_run, wandb_rec
 from fake_corpus import ToneCorpus
 from http_server import Served, serving
 from matplotlib.image import imread
-from tiny_study import BUDGET, tones_as_audiomnist
+from small_study import BUDGET, tones_as_audiomnist
+from small_sweep import Score, trials, write_sweep
 
 from audio_lrp.callbacks.publishing import write_image, write_rows
 from audio_lrp.checkpoints import read_checkpoint
@@ -37,7 +37,7 @@ from audio_lrp.data.packing.cache import PackedClips
 from audio_lrp.errors import UserError
 from audio_lrp.explain.recordings import explain
 from audio_lrp.report.document import report
-from audio_lrp.study import claims, work
+from audio_lrp.study import cells
 from audio_lrp.study.rows import write_table
 from audio_lrp.timefrequency.audible import write_wav
 from audio_lrp.tracking import WholeCheckpointIO
@@ -177,14 +177,10 @@ def run_report(place: Path) -> None:
     report(only_folder(Path("runs")), place / "report.html")
 
 
-def claim(place: Path) -> None:
-    claims.take(place / "cell").release()
-
-
-QUICK = [cache, synthetic_corpus, downloaded_archive, unpacked_archive, study_table, claim]
+QUICK = [cache, synthetic_corpus, downloaded_archive, unpacked_archive, study_table]
 SLOW = [pytest.param(writer, marks=pytest.mark.slow) for writer in (explanations, data_check, run_report)]
-KEPT = {"claim": ["cell/claim-0001.json"], "data_check": ["check/corpus.png", "check/faults.csv"]}
-"""What may be left where a writer writes more than one file: whole ones, and a claim that nobody holds."""
+KEPT = {"data_check": ["check/corpus.png", "check/faults.csv"]}
+"""What may be left where a writer writes more than one file: whole ones."""
 RESUMED = ["corpus/.0123.zip", "corpus/.0123.zip.part", "corpus/.0123.zip.part.json"]
 """What a download leaves to resume from."""
 
@@ -207,9 +203,6 @@ def test_full_disk(disk: SmallDisk, writer: Callable[[Path], None]) -> None:
         kept = {*KEPT.get(writer.__name__, ()), *(RESUMED if writer is downloaded_archive else ())}
         assert set(disk.left()) <= kept | {name for name in whole if writer is study_table}
         disk.free()
-        if writer is claim:
-            assert not claims.is_held(disk.folder / "cell")
-            claims.take(disk.folder / "cell").release()
         disk.empty()
     writer(disk.folder)
     assert disk.left() == whole
@@ -303,7 +296,12 @@ def test_a_loggers_file_names_the_run(disk: SmallDisk, capsys: pytest.CaptureFix
 # Studies and sweeps.
 
 
-def test_a_studys_cell(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_studys_cell(
+    disk: SmallDisk,
+    workers_in_this_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     corpus = tones_as_audiomnist(Path("tones"))
     Path("budget.yaml").write_text(yaml.safe_dump(BUDGET))
     study = disk.folder / "study"
@@ -315,20 +313,22 @@ def test_a_studys_cell(disk: SmallDisk, monkeypatch: pytest.MonkeyPatch, capsys:
         with (study / "half").open("wb") as file:
             file.write(bytes(PAGE))
 
-    monkeypatch.setattr(work, "train", train)
+    monkeypatch.setattr(cells, "train", train)
     assert exit_code(*command) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith(f"audio-lrp: error: the disk is full in {study}") or (
+        message.startswith("audio-lrp: error: ") and f"{study}/queue.log: the disk is full" in message
+    )
     cell = study / "cells" / "audionet-digit-fold0"
-    assert f"audio-lrp: error: {cell / 'failure.json'}: the disk is full (No space left on device)" in message
-    assert {path.name for path in cell.iterdir()} <= {"claim-0001.json", "cell.log"}
+    assert {path.name for path in cell.iterdir()} <= {"cell.log"}
     disk.free()
     begun: list[Any] = []
-    monkeypatch.setattr(work, "train", lambda *arguments: begun.append(arguments))
+    monkeypatch.setattr(cells, "train", lambda *arguments: begun.append(arguments))
     exit_code(*command)
     assert len(begun) == 1  # the cell is free, and not taken for done
 
 
-class FillingScore(sweeping.Score):
+class FillingScore(Score):
     """Fills the disk that is the working folder once the training has begun, where a file says so."""
 
     def on_train_epoch_start(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
@@ -345,19 +345,18 @@ def test_a_sweep(
     corpus = Path("corpus").absolute()
     ToneCorpus(corpus, repetitions=1).prepare()
     monkeypatch.chdir(disk.folder)
-    sweep = sweeping.write_sweep(corpus, [0.5, 0.75], early_terminate=None)
-    sweep.write_text(sweep.read_text().replace("level_sweep.Score", "test_full_disk.FillingScore"))
+    sweep = write_sweep(corpus, [0.5, 0.75], early_terminate=None)
+    sweep.write_text(sweep.read_text().replace("small_sweep.Score", "test_full_disk.FillingScore"))
     Path("fill").touch()
     assert exit_code("sweep", "levels.yaml", *storage) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message.startswith("audio-lrp: error: the")
-    assert "disk is full" in message
-    if storage:
-        assert f"in {disk.folder}/runs/sweeps/levels: free space there, then type the same command" in message
+    assert "the disk is full" in message
+    assert f"{disk.folder}/runs/sweeps/levels" in message
+    assert "free space there" in message
     Path("fill").unlink()
     disk.free()
     assert exit_code("sweep", "levels.yaml", *storage) == 0
-    assert [row["state"] for row in sweeping.table()] == ["complete", "complete"]
+    assert [row["state"] for row in trials()] == ["complete", "complete"]
 
 
 def test_standard_output() -> None:

@@ -1,4 +1,4 @@
-"""kill -9 at random moments: the next start goes on, nothing half-written counts, the result is the undisturbed one."""
+"""kill -9 at random moments: the next start resumes, nothing half-written counts, the result is the undisturbed one."""
 
 import json
 import random
@@ -8,7 +8,6 @@ from pathlib import Path
 
 import explainable as explaining
 import interruptions
-import level_sweep
 import numpy as np
 import pytest
 import torch
@@ -16,7 +15,8 @@ import yaml
 from command_line import tiny_run
 from fake_corpus import ToneCorpus
 from forking_server import ForkingServer
-from tiny_study import BUDGET, tones_as_audiomnist
+from small_study import BUDGET, tones_as_audiomnist
+from small_sweep import LEVEL, trials, write_sweep
 
 from audio_lrp.checkpoints import read_checkpoint
 from audio_lrp.data.packing.cache import intact
@@ -56,7 +56,7 @@ def survive(
     Args:
         server: runs it.
         kind: which of `KILLS`.
-        command: the arguments that go on from what is there.
+        command: the arguments that resume from what is there.
         begin_anew: removes what is there.
         check: looks at what a kill has left.
         check_end: looks at the result, after each run that came to its end.
@@ -125,7 +125,7 @@ def test_training(server: ForkingServer) -> None:
     undisturbed: list[Path] = []
 
     def command() -> list[str]:
-        """Go on in the run that has a checkpoint, or begin one."""
+        """Resume the run that has a checkpoint, or begin one."""
         for checkpoint in Path("runs").glob("*/*/checkpoints/last.ckpt"):
             return ["fit", f"--config={checkpoint.parents[1]}/config.yaml", "--ckpt_path=last"]
         return ["fit", *options]
@@ -184,7 +184,7 @@ def test_study(server: ForkingServer) -> None:
             elif path.suffix == ".npz":
                 with np.load(path) as arrays:
                     assert all(array.size for array in arrays.values())
-            elif path.suffix == ".json" and not path.name.startswith("claim-"):
+            elif path.suffix == ".json":
                 json.loads(path.read_text())
 
     def check_end() -> None:
@@ -201,7 +201,7 @@ def test_sweep(server: ForkingServer) -> None:
     levels = [number / 100 for number in range(50, 56)]
     corpus = Path("corpus").absolute()
     ToneCorpus(corpus, repetitions=1).prepare()
-    level_sweep.write_sweep(corpus, levels, early_terminate=None)
+    write_sweep(corpus, levels, early_terminate=None)
 
     def check() -> None:
         for path in Path("runs").rglob("*.ckpt"):
@@ -209,9 +209,9 @@ def test_sweep(server: ForkingServer) -> None:
 
     def check_end() -> None:
         check()
-        rows = level_sweep.table()
-        assert sorted(float(row[level_sweep.LEVEL]) for row in rows) == levels
-        assert all(row["state"] == "complete" and row["score"] == row[level_sweep.LEVEL] for row in rows)
+        rows = trials()
+        assert sorted(float(row[LEVEL]) for row in rows) == levels
+        assert all(row["state"] == "complete" and row["score"] == row[LEVEL] for row in rows)
         assert "score 0.55" in Path("runs/sweeps/levels/best.yaml").read_text().splitlines()[0]
 
     survive(

@@ -28,7 +28,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "explain": {"data", "attribution", "timefrequency", "visualization", "html", "checkpoints"},
     "configs": set(),
     "training": {"data", "models", "tracking", "callbacks", "configs", "checkpoints", "plugins"},
-    "sweeps": {"tracking", "training"},
+    "jobs": set(),
+    "sweeps": {"tracking", "training", "jobs"},
     "study": {
         "data",
         "attribution",
@@ -38,6 +39,8 @@ MAY_IMPORT: dict[str, set[str]] = {
         "callbacks",
         "configs",
         "checkpoints",
+        "training",
+        "jobs",
     },
     "report": {
         "data",
@@ -50,7 +53,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "checkpoints",
         "study",
     },
-    "commands": {"data", "tracking", "explain", "training", "sweeps", "study", "report"},
+    "commands": {"data", "tracking", "explain", "training", "jobs", "sweeps", "study", "report"},
     "__main__": {"commands"},
 }
 """Room by room, from the ground up, what of the package it may import besides itself and ``EVERYBODYS``."""

@@ -56,7 +56,7 @@ NOT_OF_THE_PROGRAM = {
     "pip install -e '.[test]' && pytest -n auto --dist loadfile": "this is it; .ci/run takes the line from here",
     "pip install ./tests/plugin": "test_plugins.py installs the plugin into a folder of its own",
     "mkdir -p ~/.local/share/bash-completion/completions": "the next line writes a script to it, which tests pass by",
-    "export AUDIOMNIST_ROOT=path/to/AudioMNIST": "test_sweeps.py sets the variable",
+    "export AUDIOMNIST_ROOT=path/to/AudioMNIST": "sweeps/test_shipped_sweeps.py sets the variable",
     "export MASTER_ADDR=name-of-the-first MASTER_PORT=29500 NODE_RANK=0": "test_distributed.py sets the variables",
     "wandb sweep --project audio-lrp sweeps/audionet.yaml": "needs a server; test_wandb_server.py has one",
     "CUDA_VISIBLE_DEVICES=0 wandb agent ID": "needs a server; test_wandb_server.py has one",
@@ -69,11 +69,11 @@ NOT_OF_THE_PROGRAM = {
 
 PARSED_ONLY = {
     "data download": "1 GB from the network; test_audiomnist_download.py has a server of its own",
-    "study": "minutes to hours; test_study.py runs a smaller budget",
+    "study": "minutes to hours; study/test_study_run.py runs a smaller budget",
     "fit --config audionet_digit --config trainer/ddp --trainer.num_nodes 2": "needs two; test_distributed.py has them",
     "sync": "needs a server; test_sync.py and test_wandb_server.py have one",
     "dashboard": "needs an account; test_dashboard.py builds what would be saved",
-    "sweep": "hours; test_sweep_runs.py runs sweeps, test_shipped_sweeps.py every point of the shipped ones",
+    "sweep": "hours; test_sweep_run.py runs one, test_shipped_sweeps.py tries the points of the shipped ones",
     "fit --config tests/plugin/buzzes.yaml": "needs the plugin; test_plugins.py runs it",
     "report runs/buzzes/TIME": "needs the plugin; test_plugins.py runs it",
     "report study-NAME": "needs a study; test_report.py has one",

@@ -1,4 +1,4 @@
-"""The options by which a command is told its checkpoint and its corpus."""
+"""The options that name a command's checkpoint and corpus."""
 
 from argparse import Namespace
 from pathlib import Path

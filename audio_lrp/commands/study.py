@@ -1,6 +1,5 @@
 """``audio-lrp study``: the paper's experiments on any corpus, by one command that can be interrupted at any time."""
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,14 +17,13 @@ def main(args: Sequence[str] | None = None) -> None:
         UserError, UsageError: as `audio_lrp.study.run.run_study`.
         SystemExit: with code 0 after ``--help``.
     """
-    arguments = list(sys.argv[1:] if args is None else args)
-    options = parser().parse_args(arguments)
+    options = parser().parse_args(args)
     from audio_lrp.study.run import run_study  # only now: it needs PyTorch, and seconds
 
     try:
-        run_study(options, arguments)
+        run_study(options)
     except KeyboardInterrupt as error:
-        error.add_note("the same command goes on with the study")
+        error.add_note("the same command resumes the study")
         raise
 
 
@@ -34,7 +32,7 @@ def parser() -> CommandParser:
     parser = CommandParser(
         prog="audio-lrp study",
         description="Train every network on every task and fold, test it, explain it, and test the explanations. "
-        "Run the same command again to go on after an interruption, or elsewhere at the same time to share the work.",
+        "Run the same command again to resume after an interruption, or elsewhere at the same time to share the work.",
     )
     parser.add_argument(
         "--corpus", required=True, metavar="NAME_OR_FOLDER", help=f"{SYNTHETIC!r}, or the folder of a corpus"
@@ -50,4 +48,7 @@ def parser() -> CommandParser:
         "--output", type=Path, metavar="FOLDER", help="the study's folder, new or begun (study-NAME of the corpus)"
     )
     parser.add_argument("--workers", type=int, default=1, metavar="N", help="processes on this machine (1)")
+    parser.add_argument(
+        "--storage", metavar="URL", help="a database for the job queue; by default a file in the study's folder"
+    )
     return parser

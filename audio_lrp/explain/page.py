@@ -85,7 +85,7 @@ def page(
 def _section(number: int, recording: ExplainedRecording) -> Section:
     by_class = sorted(recording.probabilities.items(), key=lambda item: -item[1])
     clips = [_clip(recording, window) for window in recording.windows]
-    blocks = [
+    blocks: list[Block] = [
         Paragraph(", ".join(f"{name}: {percent(value)}" for name, value in by_class)),
         Files({name: _link(recording, name) for name in ("explanation.json", "relevance.npz")}),
         Clips(clips, num_open=len(clips)),

@@ -1,17 +1,21 @@
 """A study: networks x tasks x folds trained, tested, explained, and the explanations tested (``audio-lrp study``).
 
 A study is a folder. Whatever appears in it under its name is complete; a run that was interrupted leaves hidden or
-``.part`` files at most. Processes and machines that share the folder share the work.
+``.part`` files at most. Processes and machines that share the folder share the work, by the job queue of
+`audio_lrp.jobs`.
 
 ::
 
     study-NAME/
         study.json                  what the study is made of: corpus and what is left out of it, budget, recipes,
                                     LRP composite, number of folds
+        queue.log                   the job queue: who works on which cell; with --storage in a database instead. Which
+                                    cells are finished their results tell, so it may be removed while nobody works
+        workers/                    what the workers printed beside their trainings
         cells/NETWORK-TASK-foldK/   one training and all that was measured on it
             fit.yaml                the training's configuration: audio-lrp fit --config fit.yaml
-            training/TIME/          config.yaml and metrics.csv; another TIME for each time it was taken up again
-            checkpoints/best.ckpt   chosen by the validation speakers; last.ckpt beside it while the training goes on
+            training/TIME/          config.yaml and metrics.csv; another TIME for each time it was resumed
+            checkpoints/best.ckpt   chosen by the validation speakers; last.ckpt beside it during the training
             cell.log                what the training printed
             predictions.csv         every test clip: file, label, prediction, probability of each class
             perturbation.csv        and .npz: what removal does, per clip (see `measurements`)
@@ -19,10 +23,9 @@ A study is a folder. Whatever appears in it under its name is complete; a run th
             bands.csv               relevance by band of frequencies and class
             scores.csv              scores of the explanations, each with a bootstrap interval over the test speakers;
                                     sensitivity.csv: that of the score for which clips are explained many times
-            randomization.csv       rank correlation with the maps of a network whose layers are drawn anew, from above
+            randomization.csv       rank correlation with the maps of the network while its layers are randomised
             result.json             written last: the cell is finished
-            failure.json            in its place: why it failed; the next call of the command tries again
-            claim-0001.json         who works on it (see `claims`)
+            failure.json            in its place: why it failed; the next command tries again
         tables/NAME.csv, NAME.json  all finished cells together, one row per observation:
             accuracy                network, task, fold, clips, test_accuracy, validation_accuracy, steps
             confusion               network, task, fold, label, prediction, clips

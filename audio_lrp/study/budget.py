@@ -1,4 +1,4 @@
-"""How much a study spends: the shipped budgets by name, or one's own as a YAML file."""
+"""Budgets of studies, how much each cell may spend: the shipped ones by name, or a YAML file of your own."""
 
 from dataclasses import dataclass
 from pathlib import Path

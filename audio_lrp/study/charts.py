@@ -1,4 +1,4 @@
-"""The pictures of a study: the counterparts of the paper's figures, out of the study's tables."""
+"""Figures of a study, the counterparts of the paper's, drawn from the study's tables."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -163,14 +163,14 @@ def randomization_chart(rows: Sequence[Row]) -> Figure:
         most = max(most, len(layers))
     axes.axhline(0, color="0.5", linewidth=0.8)
     axes.set_xticks(range(1, most + 1))
-    axes.set(xlabel="layers drawn anew, from the output down", ylabel="rank correlation with the original")
+    axes.set(xlabel="randomised layers, from the output down", ylabel="rank correlation with the original")
     axes.set_title("randomised parameters: maps that depend on what was learnt fall to 0")
     _legend_below(figure, axes, columns=4)
     return figure
 
 
 def bands_chart(rows: Sequence[Row], title: str) -> Figure:
-    """Share of the relevance in each band of frequencies: lines for two classes, a picture for more."""
+    """Share of the relevance in each band of frequencies: lines for two classes, an image for more."""
     classes = list(dict.fromkeys(str(row["class"]) for row in rows))
     lows = sorted({float(row["low_hertz"] or 0) for row in rows})
     top = max(float(row["high_hertz"] or 0) for row in rows)
@@ -186,9 +186,9 @@ def bands_chart(rows: Sequence[Row], title: str) -> Figure:
         axes.set(xlim=(0, top), ylabel="share of a clip's relevance")
         axes.legend(frameon=False, title="class, thin: folds")
     else:
-        picture = np.stack([values.mean(axis=0) for values in shares])
-        peak = float(np.abs(picture).max()) or 1.0
-        image = axes.imshow(picture, "RdBu_r", vmin=-peak, vmax=peak, aspect="auto", extent=(0, top, len(classes), 0))
+        means = np.stack([values.mean(axis=0) for values in shares])
+        peak = float(np.abs(means).max()) or 1.0
+        image = axes.imshow(means, "RdBu_r", vmin=-peak, vmax=peak, aspect="auto", extent=(0, top, len(classes), 0))
         axes.set_yticks(np.arange(len(classes)) + 0.5, classes)
         axes.set_ylabel("class")
         figure.colorbar(image, ax=axes, label="share of a clip's relevance")

@@ -121,7 +121,7 @@ def explain_batch(subject: Subject, method: LRP, batch: Batch, budget: Budget) -
 
 
 def probe(subject: Subject, method: LRP, batch: Batch, folder: Path) -> None:
-    """Explain a few clips again and again: with noise added, and with parameters drawn anew layer by layer."""
+    """Explain a few clips again and again: with noise added, and with parameters randomised layer by layer."""
     few = Batch(*(getattr(batch, name)[:PROBED_CLIPS] for name in batch.__dataclass_fields__))
     utterance = subject.data.input_representation.utterance(few.offset, few.length).expand_as(few.input)
     randomized = parameter_randomization(method, subject.network, few.input, few.label, mask=utterance)

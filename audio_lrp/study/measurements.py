@@ -1,4 +1,4 @@
-"""What is measured on a trained cell: its predictions, the paper's manipulations, and what its explanations are worth.
+"""Measurements on a trained cell: its predictions, the paper's manipulations, and tests of its explanations.
 
 All of it on the cell's test speakers, who were heard neither in training nor in validation.
 """

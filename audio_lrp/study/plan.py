@@ -1,4 +1,4 @@
-"""What a study is made of: its cells, and the file that says so."""
+"""The plan of a study: its cells, and the file ``study.json`` that describes it."""
 
 import json
 import sys
@@ -156,8 +156,10 @@ def open_study(study: Study) -> None:
     """
     path = study.folder / FILENAME
     wanted = json.loads(json.dumps(study.description()))
-    if not path.exists():
-        if study.folder.exists() and any(study.folder.iterdir()):
+    # One look: another command may start the study at this moment, or have left a hidden file when it was killed.
+    names = {item.name for item in study.folder.iterdir()} if study.folder.exists() else set()
+    if FILENAME not in names:
+        if any(not name.startswith(".") for name in names):
             raise UserError(f"{study.folder} holds something else than a study: choose another place with --output")
         with replacing(path, "choose another place with --output") as temporary:
             temporary.write_text(json.dumps(wanted, indent=2) + "\n")
@@ -166,12 +168,12 @@ def open_study(study: Study) -> None:
     if different:
         raise UserError(
             f"{study.folder} holds a study with another {different[0]}: choose another place with --output, "
-            "or the options that it was begun with"
+            "or the options that it was started with"
         )
     if found.get("recipes") != wanted["recipes"]:
         raise UserError(
             f"{study.folder} holds a study with other recipes, of another version of audio-lrp "
-            f"(it was begun with {found.get('audio_lrp')}): choose another place with --output, or install that version"
+            f"(started with {found.get('audio_lrp')}): choose another place with --output, or install that version"
         )
 
 

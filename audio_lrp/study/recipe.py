@@ -1,4 +1,4 @@
-"""The shipped configurations that a study trains by."""
+"""The shipped configurations by which a study trains."""
 
 from itertools import product
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What the paper reports (arXiv 1807.03418v2), to stand beside a study's own values. Recalled, not verified."""
+"""Values that the paper reports (arXiv 1807.03418v2), shown beside a study's own. Recalled, not verified."""
 
 from typing import Final
 

@@ -1,8 +1,5 @@
-"""The training of one cell: a shipped recipe, run by ``audio-lrp fit`` in a process of its own."""
+"""The training of one cell: a shipped recipe, run as ``audio-lrp fit`` runs it."""
 
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,10 +8,11 @@ import yaml
 from audio_lrp.checkpoints import read_checkpoint
 from audio_lrp.data import SyntheticDigits
 from audio_lrp.errors import UserError
-from audio_lrp.study.claims import Claim
+from audio_lrp.jobs.worker import output_to
 from audio_lrp.study.plan import Cell, Study
 from audio_lrp.study.recipe import read_recipe
 from audio_lrp.tracking.checkpoint_io import write_checkpoint
+from audio_lrp.training.lightning_cli import main as run_lightning
 from audio_lrp.utils.files import replacing
 
 LOG: Final = "cell.log"
@@ -24,16 +22,12 @@ LAST: Final = "checkpoints/last.ckpt"
 _LEFT_OUT: Final = ("LRPCallback", "ConfusionMatrixCallback")
 """Callbacks that explain or draw during the training; a study does so with what comes out, and more of it."""
 _RESUMPTION: Final = ("optimizer_states", "lr_schedulers", "callbacks", "loops", "current_model_state")
-"""Parts of a checkpoint that only a training to be taken up again needs; they are four fifths of it."""
+"""Parts of a checkpoint that only a training to be resumed needs; they are four fifths of it."""
 _LOGGED_EVERY: Final = 10
-_SIGNALLED: Final = 128
-"""What is added to a signal's number in the exit code of a command that it has ended in order."""
-_CHECK_SECONDS: Final = 1.0
-_PATIENCE_SECONDS: Final = 20.0
 
 
 class TrainingFailedError(Exception):
-    """A training ended with an error; the message is the last line it printed."""
+    """A training ended too early."""
 
 
 def fit_settings(study: Study, cell: Cell) -> dict[str, Any]:
@@ -65,7 +59,7 @@ def fit_settings(study: Study, cell: Cell) -> dict[str, Any]:
     }
     for callback in trainer["callbacks"]:
         if _class_name(callback) == "ModelCheckpoint":
-            # The same folder and names for a training that is taken up again: Lightning forgets the best otherwise.
+            # The same folder and names for a training that is resumed: Lightning forgets the best otherwise.
             callback["init_args"] |= {"dirpath": str(folder / "checkpoints"), "enable_version_counter": False}
             if "monitor" in callback["init_args"]:
                 # Averaged weights, those that were validated, are saved in whole checkpoints alone; see keep_weights.
@@ -84,12 +78,12 @@ def _class_name(item: dict[str, Any]) -> str:
     return str(item["class_path"]).rpartition(".")[2]
 
 
-def train(study: Study, cell: Cell, claim: Claim) -> None:
-    """Train a cell, from its last checkpoint where there is one; afterwards its best checkpoint is there.
+def train(study: Study, cell: Cell) -> None:
+    """Train a cell in this process, from its last checkpoint if there is one; then its best checkpoint is there.
 
     Raises:
-        TrainingFailedError: the training failed, or has not all steps of the budget behind it.
-        ClaimLostError: another worker has taken the cell; the training was ended.
+        TrainingFailedError: the training has not all steps of the budget behind it.
+        Exception: whatever ended the training.
     """
     folder = study.cell_folder(cell)
     configuration = folder / "fit.yaml"
@@ -102,57 +96,22 @@ def train(study: Study, cell: Cell, claim: Claim) -> None:
             arguments.append(f"--ckpt_path={folder / LAST}")
         except UserError:  # the machine failed while it was written: from the start then
             (folder / LAST).unlink()
-    with (folder / LOG).open("a") as log:
-        log.write(f"audio-lrp {' '.join(arguments)}\n")
-        log.flush()
-        code = run_supervised(arguments, log, claim)
-    if code < 0 or code > _SIGNALLED:  # where it ended in order, it has told of resuming alone, outside of a study
-        raise TrainingFailedError(f"it was ended by {signal.Signals(-code if code < 0 else code - _SIGNALLED).name}")
-    if code != 0:
-        raise TrainingFailedError(last_line(folder / LOG))
+    with output_to(folder / LOG):
+        print(f"audio-lrp {' '.join(arguments)}", flush=True)
+        run_lightning(arguments)
     for path in (folder / BEST, folder / LAST):
         if not path.is_file():
             raise TrainingFailedError(f"it left no {path}")
     steps, wanted = read_checkpoint(folder / LAST)["global_step"], study.budget.steps[cell.recipe]
-    if steps != wanted:  # whatever ended it, and whatever exit code it gave
+    if steps != wanted:  # whatever ended it
         raise TrainingFailedError(f"it ended after {steps} of {wanted} steps")
     keep_weights(folder / BEST)
 
 
 def keep_weights(path: Path) -> None:
-    """Take out of a checkpoint what only a training to be taken up again needs."""
+    """Take out of a checkpoint what only a training to be resumed needs."""
     kept = {name: value for name, value in read_checkpoint(path).items() if name not in _RESUMPTION}
     write_checkpoint(kept, path, "choose another place with --output")
-
-
-def run_supervised(arguments: list[str], log: Any, claim: Claim) -> int:
-    """Run ``audio-lrp`` in a process that ends with this one or with the claim, and return its exit code.
-
-    Raises:
-        ClaimLostError: another worker has taken the cell.
-    """
-    command = [sys.executable, "-m", "audio_lrp.study.supervised", *arguments]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT)
-    try:
-        while True:
-            try:
-                return process.wait(timeout=_CHECK_SECONDS)
-            except subprocess.TimeoutExpired:
-                claim.check()
-    finally:
-        end(process)
-
-
-def end(process: subprocess.Popen[bytes]) -> None:
-    """End a process: asked to at first, then made to."""
-    process.terminate()
-    try:
-        process.wait(timeout=_PATIENCE_SECONDS)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdin is not None:
-        process.stdin.close()
 
 
 def best_validation_accuracy(folder: Path) -> float:
@@ -160,9 +119,3 @@ def best_validation_accuracy(folder: Path) -> float:
     callbacks = read_checkpoint(folder / LAST)["callbacks"]
     scores = [state["best_model_score"] for state in callbacks.values() if state.get("monitor") == "val/accuracy"]
     return float(scores[0])
-
-
-def last_line(path: Path) -> str:
-    """The last line of a log that is not empty, the end of a traceback for example."""
-    lines = [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
-    return lines[-1].strip() if lines else "it printed nothing"

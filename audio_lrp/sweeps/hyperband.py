@@ -7,11 +7,10 @@ otherwise.
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 from optuna import Study
-from optuna.pruners import BasePruner
+from optuna.pruners import BasePruner, NopPruner
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
@@ -21,39 +20,24 @@ _MOST_RUNGS = 100
 _NUMBERS = ("min_iter", "max_iter", "s", "eta")
 
 
-@dataclass(frozen=True)
-class Hyperband:
-    """When trials are compared, and how many go on.
-
-    Attributes:
-        rungs: numbers of logged values at which trials are compared, rising.
-        eta: one in so many goes on.
-        strict: whether a trial is judged by its value at the last rung, not by its best value so far.
-    """
-
-    rungs: tuple[int, ...]
-    eta: float
-    strict: bool
-
-
-def make_hyperband(settings: Any) -> Hyperband | None:
-    """The early termination that a sweep's ``early_terminate`` describes.
+def make_pruner(settings: Any) -> BasePruner:
+    """The pruner that does what a sweep's ``early_terminate`` describes.
 
     Args:
         settings: ``type: hyperband`` with either ``min_iter`` (trials are compared after ``min_iter``,
             ``min_iter * eta``, ... logged values) or ``max_iter`` and ``s`` (after ``max_iter / eta``,
-            ``max_iter / eta ** 2``, ..., ``s`` of them), or ``None``. ``eta`` is 3 where it is not given, ``strict``
-            is true, as the engine has it; W&B's documentation says false.
+            ``max_iter / eta ** 2``, ..., ``s`` of them); ``None`` for no early termination. ``eta`` is 3 where it is
+            not given, ``strict`` is true, as the engine has it; W&B's documentation says false.
 
     Raises:
         UserError: a setting is missing, unknown or out of range.
 
     Example:
-        >>> make_hyperband({"type": "hyperband", "max_iter": 27, "s": 2}).rungs
+        >>> make_pruner({"type": "hyperband", "max_iter": 27, "s": 2}).rungs
         (3, 9)
     """
     if settings is None:
-        return None
+        return NopPruner()
     if not isinstance(settings, Mapping) or settings.get("type") != "hyperband":
         raise UserError("early_terminate of the sweep has the type hyperband or is left out")
     for key in settings:
@@ -75,31 +59,35 @@ def make_hyperband(settings: Any) -> Hyperband | None:
         raise UserError("early_terminate of the sweep needs min_iter, or max_iter and s")
     if not rungs or rungs[0] < 1:
         raise UserError("early_terminate of the sweep never compares: its first comparison is before the first value")
-    return Hyperband(tuple(rungs), eta, settings.get("strict", True) is True)
+    return HyperbandPruner(tuple(rungs), eta, settings.get("strict", True) is True)
 
 
 class HyperbandPruner(BasePruner):
     """Decides as W&B's server does, from the values that all trials of the study have reported.
 
     Args:
-        hyperband: when and how to compare.
+        rungs: numbers of logged values at which trials are compared, rising.
+        eta: one in so many continues.
+        strict: whether a trial is judged by its value at the last rung, not by its best value so far.
     """
 
-    def __init__(self, hyperband: Hyperband) -> None:
-        self.hyperband = hyperband
+    def __init__(self, rungs: tuple[int, ...], eta: float, strict: bool) -> None:
+        self.rungs = rungs
+        self.eta = eta
+        self.strict = strict
 
     def prune(self, study: Study, trial: FrozenTrial) -> bool:
         """Whether the trial, which reports its n-th value as step n, should stop."""
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         own = _history(trial, sign)
-        reached = [rung for rung in self.hyperband.rungs if rung <= len(own)]
+        reached = [rung for rung in self.rungs if rung <= len(own)]
         if not reached:
             return False
         rung = reached[-1]
         histories = [_history(other, sign) for other in study.get_trials(deepcopy=False)]
         at_rung = sorted(history[rung - 1] for history in histories if len(history) >= rung)
-        threshold = at_rung[math.floor(len(at_rung) / self.hyperband.eta)]
-        return (own[rung - 1] if self.hyperband.strict else min(own)) > threshold
+        threshold = at_rung[math.floor(len(at_rung) / self.eta)]
+        return (own[rung - 1] if self.strict else min(own)) > threshold
 
 
 def _history(trial: FrozenTrial, sign: float) -> list[float]:

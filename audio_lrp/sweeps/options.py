@@ -1,4 +1,4 @@
-"""What the command line makes of a trial's options, without running anything."""
+"""The configuration that the command line makes of a trial's options, without running anything."""
 
 import contextlib
 import io

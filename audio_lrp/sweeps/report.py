@@ -1,4 +1,4 @@
-"""What a sweep leaves behind: a table of its trials, the best one's configuration, and pictures."""
+"""The report of a sweep: a table of its trials, the best one's configuration, and figures."""
 
 import csv
 import statistics
@@ -13,11 +13,11 @@ from optuna.trial import FrozenTrial, TrialState
 
 from audio_lrp import __version__
 from audio_lrp.errors import UserError
+from audio_lrp.jobs import FAILURE, Queue
+from audio_lrp.sweeps.figures import Line, comparison_chart, importance_chart, parallel_coordinates, short_name
 from audio_lrp.sweeps.options import printed_config
-from audio_lrp.sweeps.pictures import Line, comparison_chart, importance_chart, parallel_coordinates, short_name
-from audio_lrp.sweeps.study import latest
 from audio_lrp.sweeps.sweep_file import Sweep
-from audio_lrp.sweeps.worker import FAILURE, PARAMETERS
+from audio_lrp.sweeps.work import PARAMETERS
 from audio_lrp.utils.files import replacing
 
 _FEWEST = 4
@@ -26,14 +26,14 @@ _MOST_FAILURES = 5
 """Failed trials that are named one by one."""
 
 
-def write_report(study: optuna.Study, sweep: Sweep, folder: Path) -> str:
-    """Write a table of the trials, the best one's configuration and pictures into a sweep's folder.
+def write_report(queue: Queue, sweep: Sweep, folder: Path) -> str:
+    """Write a table of the trials, the best one's configuration and figures into a sweep's folder.
 
     The files are ``trials.csv``, ``best.yaml``, ``importance.png`` and ``parallel_coordinates.png``; where a single
-    parameter is tried choice by choice, ``comparison.png`` in the pictures' place.
+    parameter is tried choice by choice, ``comparison.png`` instead of the figures.
 
     Args:
-        study: the sweep's study, with no trial running.
+        queue: the sweep's, with no trial running.
         sweep: what was searched.
         folder: the sweep's folder.
 
@@ -43,7 +43,7 @@ def write_report(study: optuna.Study, sweep: Sweep, folder: Path) -> str:
     Raises:
         UserError: no trial was completed.
     """
-    trials = latest(study.get_trials())
+    trials, study = queue.latest(), queue.study
     by_state = {state: [trial for trial in trials if trial.state == state] for state in TrialState}
     complete, pruned, failed = (by_state[state] for state in (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
     _write_table(trials, sweep, folder / "trials.csv")

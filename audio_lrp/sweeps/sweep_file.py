@@ -1,17 +1,18 @@
-"""W&B's sweep files, read strictly: what cannot be done as W&B would do it is refused by name."""
+"""W&B's sweep files, read strictly: a setting that cannot be followed as W&B would is refused by name."""
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+from optuna.pruners import BasePruner
 
 from audio_lrp.errors import UserError, parse_yaml, yaml_problem
-from audio_lrp.sweeps.hyperband import Hyperband, make_hyperband
+from audio_lrp.sweeps.hyperband import make_pruner
 from audio_lrp.sweeps.parameters import Parameter, make_parameter, on_grid
 from audio_lrp.utils.nearest import nearest_path
 
@@ -20,6 +21,7 @@ _COMMANDS = ("fit", "validate", "test")
 _SERVER_ONLY = ("description", "entity", "name", "project", "program", "apiVersion", "kind")
 """Keys of a sweep that say where W&B's server keeps it, or are not needed beside the command."""
 _KEYS: Final = ("method", "metric", "parameters", "command", "early_terminate", "run_cap", *_SERVER_ONLY)
+_METRIC_KEYS: Final = ("name", "goal", "target", "impute", "impute_while_running")
 _ENVIRONMENT: Final = re.compile(r"\$\{envvar:([A-Z0-9_]*)\}")
 
 
@@ -34,7 +36,7 @@ class Sweep:
         target: value of the metric that ends the sweep, or ``None``.
         parameters: by name, in the order of the options.
         words: the command's words after ``audio-lrp``, with the macros for the parameters.
-        hyperband: when to stop a trial early; ``None`` for never.
+        pruner: decides when to stop a trial early.
         run_cap: how many trials the file wants at most.
     """
 
@@ -44,7 +46,7 @@ class Sweep:
     target: float | None
     parameters: Mapping[str, Parameter]
     words: tuple[str, ...]
-    hyperband: Hyperband | None
+    pruner: BasePruner
     run_cap: int | None
 
     @property
@@ -95,7 +97,7 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
         content: see `read_sweep`.
 
     Raises:
-        UserError: something in it is missing, unknown, wrong, or W&B's server alone can do it.
+        UserError: something in it is missing, unknown, wrong, or only W&B's server can do it.
     """
     for key in content:
         if key not in _KEYS:
@@ -104,7 +106,9 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
     if method not in _METHODS:
         raise UserError(f"the sweep's method is one of {', '.join(_METHODS)}, not {method!r}")
     metric = _mapping(content, "metric")
-    _refuse_unknown(metric, "metric", ("name", "goal", "target", "impute", "impute_while_running"))
+    for key in metric:
+        if key not in _METRIC_KEYS:
+            raise UserError(f"metric of the sweep takes no {key!r}: choose from {', '.join(_METRIC_KEYS)}")
     if "name" not in metric:
         raise UserError("the sweep names no metric: give it 'metric: {name: val/accuracy, goal: maximize}'")
     goal = metric.get("goal", "minimize")
@@ -127,7 +131,7 @@ def make_sweep(content: Mapping[str, Any]) -> Sweep:
         target=target,
         parameters=parameters,
         words=_words(content),
-        hyperband=make_hyperband(content.get("early_terminate")),
+        pruner=make_pruner(content.get("early_terminate")),
         run_cap=run_cap,
     )
 
@@ -162,9 +166,3 @@ def _mapping(content: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping) or not value:
         raise UserError(f"the sweep has no {key}: give it a mapping under '{key}:'")
     return value
-
-
-def _refuse_unknown(settings: Mapping[str, Any], place: str, known: Sequence[str]) -> None:
-    for key in settings:
-        if key not in known:
-            raise UserError(f"{place} of the sweep takes no {key!r}: choose from {', '.join(known)}")

@@ -1,10 +1,9 @@
 """One trial of a sweep: a run of the command line in this process, watched and stopped by the sweep.
 
-Trials run in the worker's own process, one after the other: importing PyTorch, Lightning and W&B anew would take ten
+Trials run in the worker's own process, one after the other: importing PyTorch, Lightning and W&B again would take ten
 seconds each, which a short trial does not last.
 """
 
-import gc
 import math
 import shutil
 from collections.abc import Mapping, Sequence
@@ -141,10 +140,9 @@ def run_trial(trial: Trial, sweep: Sweep, point: Mapping[str, Any], folder: Path
                 pruned = True
     finally:
         discard_empty_folders()
-        gc.collect()  # the trainer and its model are full of cycles: their memory is the next trial's
     if pruned:
         for checkpoints in (folder / trial_name(trial.number)).glob("*/checkpoints"):
-            shutil.rmtree(checkpoints)  # nobody goes on with it, and networks are large
+            shutil.rmtree(checkpoints)  # nobody resumes it, and networks are large
         raise TrialPruned
     return watch.best(sweep.maximize)
 

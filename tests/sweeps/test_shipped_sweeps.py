@@ -13,6 +13,7 @@ from command_line import exit_code
 from wandb.apis.public.sweeps import _validate_config_and_fill_distribution
 from wandb.sdk.launch.sweeps.utils import create_sweep_command, create_sweep_command_args
 
+from audio_lrp.sweeps.hyperband import HyperbandPruner
 from audio_lrp.sweeps.options import printed_config
 from audio_lrp.sweeps.parameters import Parameter
 from audio_lrp.sweeps.sweep_file import Sweep, make_sweep, read_sweep
@@ -78,11 +79,11 @@ def test_wandb_takes_the_file(path: Path) -> None:
 def test_early_termination_comes_in_time(path: Path) -> None:
     content = read_sweep(path)
     sweep = make_sweep(content)
-    if sweep.hyperband is not None and sweep.metric.startswith("val/"):
+    if isinstance(sweep.pruner, HyperbandPruner) and sweep.metric.startswith("val/"):
         base = content["command"][content["command"].index("--config") + 1]
         trainer = yaml.safe_load(shipped_configs()[base].read_text())["trainer"]
         assert trainer["check_val_every_n_epoch"] is None  # so that the interval counts steps throughout the training
-        assert sweep.hyperband.rungs[1] <= trainer["max_steps"] // trainer["val_check_interval"]
+        assert sweep.pruner.rungs[1] <= trainer["max_steps"] // trainer["val_check_interval"]
     for name in sweep.parameters:
         assert not name.endswith("class_path"), f"{name} switches a class, which keeps the former's settings"
 

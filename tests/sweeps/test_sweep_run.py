@@ -5,25 +5,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
-import optuna
 import pytest
 import yaml
-from command_line import exit_code, tests_path, wandb_records
+from command_line import exit_code, wandb_records
 from fake_corpus import ToneCorpus
-from level_sweep import LEVEL, table, write_sweep
 from matplotlib.image import imread
+from small_sweep import LEVEL, trials, write_sweep
 from waiting import wait_until
 
 from audio_lrp.commands.sweep import main
 from audio_lrp.errors import UsageError, UserError
-from audio_lrp.sweeps import worker
 from audio_lrp.sweeps.options import printed_config
-from audio_lrp.sweeps.report import write_report
-from audio_lrp.sweeps.study import default_storage, latest, open_study, repeat
-from audio_lrp.sweeps.sweep_file import make_sweep, read_sweep
-from audio_lrp.sweeps.worker import Job, run_trials
+from audio_lrp.utils.processes import has_ended, process_name
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +31,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A working directory of the test's own; workers find the tests' modules."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PYTHONPATH", tests_path())
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]))
     for name in ("WANDB_MODE", "WANDB_SWEEP_ID", "WANDB_DATA_DIR", "WANDB_RUN_GROUP", "AUDIO_LRP_RUN_FOLDER"):
         monkeypatch.delenv(name, raising=False)
 
@@ -47,9 +41,9 @@ def test_from_start_to_end(corpus: Path, capsys: pytest.CaptureFixture[str]) -> 
     wandb = ["--trainer.logger=WandbLogger", "--trainer.logger.project=tests"]
     write_sweep(corpus, [0.5, 0.25, -1.0, 0.75], *wandb)
     main(["levels.yaml"])
-    rows = table()
+    rows = trials()
     assert [row["state"] for row in rows] == ["complete", "pruned", "fail", "complete"]
-    # A pruned trial stops after its first value of three; what it would have gone on from is gone.
+    # A pruned trial stops after its first value of three; its checkpoints are gone.
     assert [int(row["logged values"]) for row in rows] == [3, 1, 0, 3]
     assert [float(row[LEVEL]) for row in rows] == [0.5, 0.25, -1.0, 0.75]
     assert rows[2]["failure"] == "RuntimeError: boom"
@@ -82,70 +76,17 @@ def test_from_start_to_end(corpus: Path, capsys: pytest.CaptureFixture[str]) -> 
 
     # Nothing is left to do when the same command is typed again.
     main(["levels.yaml"])
-    assert table() == rows
+    assert trials() == rows
     assert len(list(folder.glob("trial-*"))) == 4
 
 
-def test_metric_that_is_never_logged(corpus: Path) -> None:
-    content = read_sweep(write_sweep(corpus, [0.5], metric={"name": "scores"}))
-    sweep = make_sweep(content)
-    study = open_study(default_storage(Path.cwd()), "levels", sweep, content)
-    run_trials(study, sweep, Job("levels", content, "", 1, Path.cwd(), workers=1))  # in this process
+def test_metric_that_is_never_logged(corpus: Path, workers_in_this_process: None) -> None:
+    write_sweep(corpus, [0.5], metric={"name": "scores"})
     with pytest.raises(UserError, match=r"none of the .* 1 trials .*metric scores was never logged; there is score"):
-        write_report(study, sweep, Path.cwd())
+        main(["levels.yaml"])
 
 
-def test_a_trial_given_to_another_worker_costs_its_own_nothing(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The clock was set, or the machine slept: for the others this worker was dead, and it was not."""
-    content = read_sweep(write_sweep(corpus, [0.5, 0.75]))
-    sweep = make_sweep(content)
-    study = open_study(default_storage(Path.cwd()), "levels", sweep, content)
-    begun: list[int] = []
-
-    def run(trial: optuna.Trial, *_: Any) -> float:
-        begun.append(trial.number)
-        if len(begun) == 1:
-            repeat(study, study.get_trials()[trial.number])
-            repeat(study, study.get_trials()[trial.number])  # two may notice at once
-        return 1.0
-
-    monkeypatch.setattr(worker, "run_trial", run)
-    run_trials(study, sweep, Job("levels", content, "", 2, Path.cwd(), workers=1))
-    assert sorted(begun) == [0, 1, 2]
-    assert [trial.state.name for trial in study.get_trials()] == ["FAIL", "COMPLETE", "COMPLETE"]
-    assert [trial.number for trial in latest(study.get_trials())] == [1, 2]
-
-
-def test_workers_that_have_ended() -> None:
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    assert worker.has_ended(worker.worker_name(ended.pid))
-    assert not worker.has_ended(worker.worker_name(os.getpid()))
-    assert not worker.has_ended(f"another-machine-{ended.pid}")
-
-
-@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="cores cannot be kept from a process here")
-def test_workers_share_the_cores_that_the_sweep_may_use() -> None:
-    code = (
-        "import os; os.sched_setaffinity(0, {min(os.sched_getaffinity(0))}); import torch; "
-        "from audio_lrp.sweeps.worker import _take_share_of_machine; _take_share_of_machine(1, 0); "
-        "print(torch.get_num_threads())"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_NUM_THREADS"}
-    assert subprocess.check_output([sys.executable, "-c", code], env=environment, text=True) == "1\n"
-
-
-@pytest.mark.parametrize(("workers", "threads"), [(1, 6), (2, 3), (40, 1)])
-def test_a_worker_takes_its_share_of_the_threads(workers: int, threads: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
-    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr("torch.get_num_threads", lambda: 6)
-    monkeypatch.setattr("torch.set_num_threads", taken.append)
-    worker._take_share_of_machine(workers, 0)
-    assert taken == [threads]
-
-
-def test_mistakes_are_told_before_anything_runs(corpus: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mistakes_are_told_before_anything_runs(corpus: Path) -> None:
     write_sweep(corpus, [0.5], parameters={"model.init_args.label_smothing": {"value": 0.1}})
     with pytest.raises(UsageError, match=r"label_smothing: did you mean --model.label_smoothing"):
         main(["levels.yaml"])
@@ -157,9 +98,6 @@ def test_mistakes_are_told_before_anything_runs(corpus: Path, monkeypatch: pytes
     with pytest.raises(UsageError, match=r"unknown option --trails: did you mean --trials"):
         main(["levels.yaml", "--trails", "3"])
     assert exit_code("sweep", "nothing.yaml") == 1
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    with pytest.raises(UserError, match=r"need Optuna: pip install 'audio-lrp\[sweeps\]'"):
-        main(["levels.yaml"])
     assert not Path("runs").exists()
 
 
@@ -187,12 +125,12 @@ def test_killed_worker_and_stopped_sweep(corpus: Path, number: signal.Signals) -
     sweep.send_signal(signal.SIGINT)
     output, _ = sweep.communicate(timeout=60)
     assert sweep.returncode == 130
-    assert "the same command goes on with the sweep" in output
+    assert "the same command resumes the sweep" in output
     begun = len(list(folder.glob("trial-*")))
     assert begun < len(levels)
 
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    rows = table()
+    rows = trials()
     assert sorted(float(row[LEVEL]) for row in rows) == levels
     assert {row["state"] for row in rows} == {"complete"}
     assert len(list(folder.glob("trial-*"))) > len(levels)  # those of the dead and the stopped were begun anew
@@ -205,9 +143,9 @@ def test_workers_end_with_a_killed_sweep(corpus: Path) -> None:
     sweep = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     folder = Path("runs/sweeps/levels")
     wait_until(lambda: len(list(folder.glob("trial-*/*/config.yaml"))) == 2)
-    workers = [log.stem.removeprefix("worker-") for log in folder.glob("worker-*.log")]
+    workers = [process_name(int(log.stem.rpartition("-")[2])) for log in folder.glob("worker-*.log")]
     assert len(workers) == 2
-    assert not any(map(worker.has_ended, workers))
+    assert not any(map(has_ended, workers))
     sweep.kill()
     sweep.wait()
-    wait_until(lambda: all(map(worker.has_ended, workers)), seconds=30)
+    wait_until(lambda: all(map(has_ended, workers)), seconds=30)

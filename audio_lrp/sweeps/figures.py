@@ -1,4 +1,4 @@
-"""Pictures of a sweep: which parameters matter, and which values were good."""
+"""Figures of a sweep: which parameters matter, and which values were good."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -21,7 +21,7 @@ _MOST_TICKS = 12
 
 @dataclass(frozen=True)
 class Line:
-    """One trial in a picture.
+    """One trial in a figure.
 
     Attributes:
         point: a value for every parameter.

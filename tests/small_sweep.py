@@ -1,4 +1,4 @@
-"""A sweep on a tiny network whose score is the swept level itself."""
+"""A sweep over a callback's level, which takes seconds: its file, its metric, and the table of its trials."""
 
 import csv
 import time
@@ -30,7 +30,8 @@ class Score(L.Callback):
 
 
 def write_sweep(corpus: Path, levels: list[float], *options: str, **changes: Any) -> Path:
-    score = ["--trainer.callbacks=level_sweep.Score", "--trainer.max_epochs=3", *options]
+    """Write ``levels.yaml`` into the working directory."""
+    score = ["--trainer.callbacks=small_sweep.Score", "--trainer.max_epochs=3", *options]
     content = {
         "method": "grid",
         "metric": {"name": "score", "goal": "maximize"},
@@ -43,6 +44,7 @@ def write_sweep(corpus: Path, levels: list[float], *options: str, **changes: Any
     return path
 
 
-def table() -> list[dict[str, str]]:
+def trials() -> list[dict[str, str]]:
+    """The rows of the sweep's table."""
     with Path("runs/sweeps/levels/trials.csv").open() as file:
         return list(csv.DictReader(file))

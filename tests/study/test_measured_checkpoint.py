@@ -13,25 +13,21 @@ import soundfile
 import torch
 import yaml
 from command_line import exit_code, only_checkpoint, only_folder, tiny_run
-from tiny_study import BUDGET, in_this_process, tones_as_audiomnist
+from in_this_process import use_this_process
+from small_study import BUDGET, TRUSTED, table, train_tiny
 
 from audio_lrp.checkpoints import load_network
 from audio_lrp.data import AudioMNISTDataModule
 from audio_lrp.study import checkpoint as checkpoint_study
-from audio_lrp.study import subject, training
+from audio_lrp.study import training
 
-TRUSTED = ["--plugin=tiny_study", "--plugin=command_line", "--plugin=fake_corpus"]
+PLUGINS = [f"--plugin={name}" for name in TRUSTED]
 SETTINGS = (("alexnet", "gender"), ("alexnet", "digit"), ("audionet", "digit"))
 
 
 @pytest.fixture(autouse=True)
 def _working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-
-
-@pytest.fixture(scope="module")
-def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tones_as_audiomnist(tmp_path_factory.mktemp("corpora") / "tones")
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +42,8 @@ def study(corpus: Path, budget: Path, tmp_path_factory: pytest.TempPathFactory) 
     """A study of fold 1, whose two test speakers are a man and a woman."""
     folder = tmp_path_factory.mktemp("studies") / "study"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(subject, "load_network", lambda path: load_network(path, ["tiny_study", "command_line"]))
-        patch.setattr(training, "run_supervised", in_this_process)
+        use_this_process(patch)
+        patch.setattr(training, "run_lightning", train_tiny)
         for network, task in SETTINGS:
             chosen = [f"--networks={network}", f"--tasks={task}", "--folds=1", f"--output={folder}"]
             assert exit_code("study", f"--corpus={corpus}", f"--budget={budget}", *chosen) == 0
@@ -56,11 +52,6 @@ def study(corpus: Path, budget: Path, tmp_path_factory: pytest.TempPathFactory) 
 
 def best(study: Path, network: str, task: str) -> str:
     return f"--checkpoint={study / 'cells' / f'{network}-{task}-fold1' / 'checkpoints' / 'best.ckpt'}"
-
-
-def table(folder: Path | str, name: str, **wanted: str) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = json.loads(Path(folder, "tables", f"{name}.json").read_text())
-    return [row for row in rows if all(row[column] == value for column, value in wanted.items())]
 
 
 def without_fold(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -88,7 +79,7 @@ def complaint(capsys: pytest.CaptureFixture[str]) -> str:
 class TestAgreesWithTheStudy:
     def test_scaling(self, study: Path) -> None:
         """Of the run's own test speakers where no corpus is named."""
-        assert exit_code("scaling", best(study, "alexnet", "gender"), *TRUSTED) == 0
+        assert exit_code("scaling", best(study, "alexnet", "gender"), *PLUGINS) == 0
         expected = without_fold(table(study, "frequency_scaling", task="gender"))
         assert len(expected) == 6 * 3
         assert [row | {"fold": 1} for row in table("scaling-tones", "frequency_scaling")] == expected
@@ -98,7 +89,7 @@ class TestAgreesWithTheStudy:
         self, study: Path, budget: Path, network: str, task: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         monkeypatch.setattr(checkpoint_study, "find_budget", lambda _: budget)
-        assert exit_code("faithfulness", best(study, network, task), "--clips=6", *TRUSTED) == 0
+        assert exit_code("faithfulness", best(study, network, task), "--clips=6", *PLUGINS) == 0
         for name in ("perturbation", "scores", "bands", "randomization"):
             rows = table("faithfulness-tones", name)
             expected = without_fold(table(study, name, network=network, task=task))
@@ -107,7 +98,7 @@ class TestAgreesWithTheStudy:
                 assert row == {key: pytest.approx(value, abs=1e-6) for key, value in other.items() if key != "fold"}
 
     def test_faithfulness_in_parts_is_that_of_the_whole(self, study: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        options = [best(study, "audionet", "digit"), "--clips=15", *TRUSTED]
+        options = [best(study, "audionet", "digit"), "--clips=15", *PLUGINS]
         assert exit_code("faithfulness", *options, "--output=whole") == 0
         monkeypatch.setattr(checkpoint_study, "_BATCH", 4)
         assert exit_code("faithfulness", *options, "--output=parts") == 0
@@ -120,7 +111,7 @@ class TestAgreesWithTheStudy:
 @torch.no_grad()
 def scaled_slowly(checkpoint: Path, root: Path, task: str) -> dict[str, dict[str, list[bool]]]:
     """Whether each voice is understood, recording by recording and frame by frame, with NumPy's interpolation."""
-    saved = load_network(checkpoint, ["tiny_study"])
+    saved = load_network(checkpoint, ["small_study"])
     data = AudioMNISTDataModule(
         str(root), task=task, representation="spectrogram", placement=saved.placement, split="all", batch_size=1
     )
@@ -172,7 +163,7 @@ class TestScaling:
         del metadata["05"]
         (other / "data" / "audioMNIST_meta.txt").write_text(json.dumps(metadata))
         option = best(study, "alexnet", task)
-        assert exit_code("scaling", option, "--corpus=other", *TRUSTED) == 0
+        assert exit_code("scaling", option, "--corpus=other", *PLUGINS) == 0
         printed = capsys.readouterr()
         expected = scaled_slowly(Path(option.partition("=")[2]), other, task)
         rows = table("scaling-other", "frequency_scaling")
@@ -195,20 +186,20 @@ class TestScaling:
 
     def test_a_single_speaker_gives_no_intervals(self, study: Path, corpus: Path) -> None:
         speakers_removed(corpus, "alone", ("03",))
-        assert exit_code("scaling", best(study, "alexnet", "gender"), "--corpus=alone", *TRUSTED) == 0
+        assert exit_code("scaling", best(study, "alexnet", "gender"), "--corpus=alone", *PLUGINS) == 0
         rows = table("scaling-alone", "frequency_scaling")
         assert [row["speakers"] for row in rows] == ["all", "male"] * 6
         assert {(row["clips"], row["low"], row["high"]) for row in rows} == {(10, None, None)}
 
     def test_known_voices_are_told_of(self, study: Path, corpus: Path, capsys: pytest.CaptureFixture[str]) -> None:
         shutil.copytree(corpus, "copy")
-        assert exit_code("scaling", best(study, "alexnet", "gender"), "--corpus=copy", *TRUSTED) == 0
+        assert exit_code("scaling", best(study, "alexnet", "gender"), "--corpus=copy", *PLUGINS) == 0
         assert "the network was trained on 2 of these speakers" in capsys.readouterr().err
-        assert exit_code("scaling", best(study, "alexnet", "gender"), *TRUSTED, "--output=own") == 0
+        assert exit_code("scaling", best(study, "alexnet", "gender"), *PLUGINS, "--output=own") == 0
         assert "trained on" not in capsys.readouterr().err
 
     def test_waveforms_have_no_frequency_axis(self, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert exit_code("scaling", best(study, "audionet", "digit"), *TRUSTED) == 1
+        assert exit_code("scaling", best(study, "audionet", "digit"), *PLUGINS) == 1
         assert "is of a network that takes waveforms" in complaint(capsys)
 
     @pytest.mark.parametrize(
@@ -219,7 +210,7 @@ class TestScaling:
     ) -> None:
         shutil.copytree(corpus, "silent")
         Path("silent/data/audioMNIST_meta.txt").unlink()
-        assert exit_code("scaling", best(study, "alexnet", task), "--corpus=silent", *TRUSTED) == 1
+        assert exit_code("scaling", best(study, "alexnet", task), "--corpus=silent", *PLUGINS) == 1
         sentence = complaint(capsys)
         assert message in sentence
         assert "--data.task" not in sentence  # no option of this command
@@ -244,7 +235,7 @@ class TestMistakes:
         self, command: str, study: Path, corpus: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         assert exit_code(command, best(study, "alexnet", "digit"), f"--corpus={corpus}") == 1
-        assert "--plugin tiny_study" in complaint(capsys)
+        assert "--plugin small_study" in complaint(capsys)
 
     def test_no_corpus(self, command: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
         Path("empty").mkdir()
@@ -254,7 +245,7 @@ class TestMistakes:
             ("empty", 2, "has neither AudioMNIST's layout"),
             ("hollow", 1, "no recordings"),
         ):
-            assert exit_code(command, best(study, "alexnet", "digit"), f"--corpus={name}", *TRUSTED) == code
+            assert exit_code(command, best(study, "alexnet", "digit"), f"--corpus={name}", *PLUGINS) == code
             assert message in complaint(capsys)
 
     def test_classes_that_no_corpus_tells(
@@ -263,7 +254,7 @@ class TestMistakes:
         content = torch.load(best(study, "alexnet", "gender").partition("=")[2], weights_only=True)
         content["audio_lrp"]["class_names"] = ["cat", "dog"]
         torch.save(content, "animals.ckpt")
-        assert exit_code(command, "--checkpoint=animals.ckpt", f"--corpus={corpus}", *TRUSTED) == 1
+        assert exit_code(command, "--checkpoint=animals.ckpt", f"--corpus={corpus}", *PLUGINS) == 1
         assert "knows the classes cat, dog" in complaint(capsys)
 
     def test_its_own_recordings_are_gone(self, command: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -272,23 +263,23 @@ class TestMistakes:
         settings = yaml.safe_load(content["audio_lrp"]["config"])
         settings["data"]["init_args"]["corpus"]["init_args"]["root"] = "gone"
         torch.save(content | {"audio_lrp": content["audio_lrp"] | {"config": yaml.safe_dump(settings)}}, "gone.ckpt")
-        assert exit_code(command, "--checkpoint=gone.ckpt", *TRUSTED) == 1
+        assert exit_code(command, "--checkpoint=gone.ckpt", *PLUGINS) == 1
         assert "gone" in complaint(capsys)
         del content["audio_lrp"]["config"]
         torch.save(content, "bare.ckpt")
-        assert exit_code(command, "--checkpoint=bare.ckpt", *TRUSTED) == 1
+        assert exit_code(command, "--checkpoint=bare.ckpt", *PLUGINS) == 1
         assert "name some by --corpus" in complaint(capsys)
 
     def test_a_folder_in_the_way(self, command: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
         Path("taken").mkdir()
         Path("taken/thesis.txt").touch()
         for name in ("taken", "taken/thesis.txt"):
-            assert exit_code(command, best(study, "alexnet", "gender"), f"--output={name}", *TRUSTED) == 1
+            assert exit_code(command, best(study, "alexnet", "gender"), f"--output={name}", *PLUGINS) == 1
             assert "is not an empty folder: choose another place with --output" in complaint(capsys)
         assert [path.name for path in Path("taken").iterdir()] == ["thesis.txt"]
 
     def test_exclusions_need_a_corpus(self, command: str, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        assert exit_code(command, best(study, "alexnet", "gender"), "--exclude=audiomnist", *TRUSTED) == 2
+        assert exit_code(command, best(study, "alexnet", "gender"), "--exclude=audiomnist", *PLUGINS) == 2
         assert "--exclude is for a --corpus" in complaint(capsys)
 
 
@@ -297,7 +288,7 @@ class TestFaithfulness:
         Path("mine.yaml").write_text("03/4_03_0.wav: a cough\n")
         speakers_removed(corpus, "two", ("03", "04"))
         options = [best(study, "audionet", "digit"), "--corpus=two", "--exclude=mine.yaml", "--composite=epsilon"]
-        assert exit_code("faithfulness", *options, "--clips=1000", *TRUSTED) == 0
+        assert exit_code("faithfulness", *options, "--clips=1000", *PLUGINS) == 0
         printed = capsys.readouterr()
         assert "19 recordings of 2 speakers (all)" in printed.err
         about = json.loads(Path("faithfulness-two/about.json").read_text())
@@ -310,7 +301,7 @@ class TestFaithfulness:
         assert names == {"removal", "scores", "randomization", "bands-tinynetwork-digit"}
 
     def test_mistakes_of_its_own(self, study: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        options = [best(study, "audionet", "digit"), *TRUSTED]
+        options = [best(study, "audionet", "digit"), *PLUGINS]
         assert exit_code("faithfulness", *options, "--clips=0") == 2
         assert "--clips is 0" in complaint(capsys)
         assert exit_code("faithfulness", *options, "--composite=epsilonn") != 0
@@ -323,5 +314,5 @@ def test_a_corpus_of_a_plugin_is_that_of_the_run(capsys: pytest.CaptureFixture[s
     option = f"--checkpoint={only_checkpoint(only_folder(Path('runs')))}"
     assert exit_code("faithfulness", option, "--clips=3") == 1
     assert "--plugin" in complaint(capsys)
-    assert exit_code("faithfulness", option, "--clips=3", *TRUSTED) == 0
+    assert exit_code("faithfulness", option, "--clips=3", *PLUGINS) == 0
     assert "20 recordings of 2 speakers (test split of fold 0)" in capsys.readouterr().err
