@@ -56,17 +56,6 @@ def wandb_folders(run_folder: Path) -> list[str]:
     return sorted(map(str, run_folder.glob("wandb/*run-*-*")))
 
 
-class Crash(L.Callback):
-    """A machine that goes down before a step of the training."""
-
-    def __init__(self, step: int) -> None:
-        self.step = step
-
-    def on_train_batch_start(self, trainer: L.Trainer, *_: Any) -> None:
-        if trainer.global_step == self.step:
-            raise RuntimeError("power failure")
-
-
 class ServerCrash(L.Callback):
     """A server that dies in the middle of a run."""
 
@@ -115,7 +104,7 @@ def test_online_run(corpus: Path, server: WandbServer) -> None:
 
 
 def test_run_is_taken_up_again(corpus: Path, server: WandbServer) -> None:
-    crash = ["--trainer.callbacks+=test_wandb_server.Crash", "--trainer.callbacks.step=7"]
+    crash = ["--trainer.callbacks+=interruptions.Crash", "--trainer.callbacks.step=7"]
     options = [*tiny_run(corpus), *WANDB, "--data.batch_size=4", "--trainer.max_epochs=2"]
     checkpoints = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1"]
     with pytest.raises(RuntimeError, match="power failure"):
@@ -138,7 +127,7 @@ def test_offline_run_is_taken_up_again(
     corpus: Path, server: WandbServer, monkeypatch: pytest.MonkeyPatch, in_empty_folder: Path
 ) -> None:
     monkeypatch.delenv("WANDB_MODE")
-    crash = ["--trainer.callbacks+=test_wandb_server.Crash", "--trainer.callbacks.step=7"]
+    crash = ["--trainer.callbacks+=interruptions.Crash", "--trainer.callbacks.step=7"]
     options = [*tiny_run(corpus), *WANDB, "--data.batch_size=4", "--trainer.max_epochs=2"]
     checkpoints = ["--trainer.callbacks+=ModelCheckpoint", "--trainer.callbacks.every_n_train_steps=1"]
     with pytest.raises(RuntimeError, match="power failure"):

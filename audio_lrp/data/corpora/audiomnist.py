@@ -8,12 +8,12 @@ from audio_lrp.data.corpora.audiomnist_download import download_audiomnist
 from audio_lrp.data.corpora.audiomnist_layout import LAYOUT, NAME, data_folder, list_recordings
 from audio_lrp.data.corpora.audiomnist_metadata import METADATA, read_genders
 from audio_lrp.data.corpora.corpus import Corpus, Recording
-from audio_lrp.data.corpora.exclusions import exclude
-from audio_lrp.data.corpora.listing import no_recordings
+from audio_lrp.data.corpora.exclusions import recordings_to_read
 from audio_lrp.data.corpora.misnamed import MisnamedFileError
 from audio_lrp.data.folds import Fold, Gender, rotate_groups
 from audio_lrp.errors import UserError
 
+SOURCE: Final = "https://github.com/soerenab/AudioMNIST; audio-lrp data download audiomnist gets it"
 SPEAKERS: Final = frozenset(f"{number:02d}" for number in range(1, 61))
 
 # Speakers by test group: fold i tests on the i-th group of its task and validates on the one before.
@@ -97,15 +97,7 @@ class AudioMNIST(Corpus):
             UserError: there are none, or the list of exclusions cannot be read or leaves none.
         """
         found = list_recordings(self.root)
-        self.left_out = found.left_out
-        if not found.paths:
-            source = "https://github.com/soerenab/AudioMNIST; audio-lrp data download audiomnist gets it"
-            raise no_recordings(self.name, self.root, LAYOUT, source, found.left_out)
-        if self.exclude is None:
-            return found.paths
-        kept = exclude(found.paths, self.exclude, self.root)
-        self.excluded = len(found.paths) - len(kept)
-        return kept
+        return recordings_to_read(self, found, self.exclude, LAYOUT, SOURCE)
 
     @staticmethod
     def read_name(path: Path, gender: Gender | None = None) -> Recording:

@@ -11,8 +11,9 @@ from typing import Final
 
 import yaml
 
+from audio_lrp.data.corpora.corpus import Corpus
 from audio_lrp.data.corpora.formats import without_format
-from audio_lrp.data.corpora.listing import warn_once
+from audio_lrp.data.corpora.listing import Listing, no_recordings, warn_once
 from audio_lrp.errors import UserError, parse_yaml, yaml_problem
 from audio_lrp.utils.nearest import did_you_mean, nearest_path
 
@@ -88,4 +89,29 @@ def exclude(paths: Sequence[Path], name: str | Path, root: Path) -> list[Path]:
             f"{some}; a place is the end of a path, such as {'/'.join(min(paths).parts[-2:])}"
         )
     logger.info("%d of %d recordings are excluded", len(paths) - len(kept), len(paths))
+    return kept
+
+
+def recordings_to_read(
+    corpus: Corpus, found: Listing, exclusions: str | Path | None, layout: str, source: str
+) -> list[Path]:
+    """The files of a corpus without those to leave out; the corpus keeps what it is read without.
+
+    Args:
+        corpus: the corpus.
+        found: what lies in its folder.
+        exclusions: a list, see :func:`read_exclusions`; None: take all.
+        layout: where its recordings are expected, for messages.
+        source: where it can be had from, for messages.
+
+    Raises:
+        UserError: there are none, or the list cannot be read or leaves none.
+    """
+    corpus.left_out = found.left_out
+    if not found.paths:
+        raise no_recordings(corpus.name, corpus.root, layout, source, found.left_out)
+    if exclusions is None:
+        return found.paths
+    kept = exclude(found.paths, exclusions, corpus.root)
+    corpus.excluded = len(found.paths) - len(kept)
     return kept

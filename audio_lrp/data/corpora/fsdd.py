@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 from audio_lrp.data.corpora.corpus import Corpus, Recording
-from audio_lrp.data.corpora.exclusions import exclude
-from audio_lrp.data.corpora.listing import Listing, no_recordings
+from audio_lrp.data.corpora.exclusions import recordings_to_read
+from audio_lrp.data.corpora.listing import Listing
 from audio_lrp.data.corpora.misnamed import MisnamedFileError
 
+SOURCE: Final = "https://github.com/Jakobovski/free-spoken-digit-dataset"
 LAYOUT: Final = "recordings/{digit}_{speaker}_{repetition}.wav"
 NAME: Final = re.compile(r"([0-9])_(.+)_([0-9]+)")
 
@@ -51,15 +52,7 @@ class FSDD(Corpus):
         for below in found.search(folder):
             found.leave_out(below)
         found.keep_one_format()
-        self.left_out = found.left_out
-        if not found.paths:
-            source = "https://github.com/Jakobovski/free-spoken-digit-dataset"
-            raise no_recordings(self.name, self.root, LAYOUT, source, found.left_out)
-        if self.exclude is None:
-            return found.paths
-        kept = exclude(found.paths, self.exclude, self.root)
-        self.excluded = len(found.paths) - len(kept)
-        return kept
+        return recordings_to_read(self, found, self.exclude, LAYOUT, SOURCE)
 
     @staticmethod
     def read_name(path: Path) -> Recording:
