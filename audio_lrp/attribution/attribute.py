@@ -43,8 +43,8 @@ class Explanation:
         composite: name of the composite whose rules were used.
         conservation: what became of the relevance on its way, layer by layer, in the whole batch.
         modified_gradient: relevance divided by the input, without the rounding of a division, 0 where the input is 0,
-            same shape as the relevance; None where the first layer's rule (flat, w-square, z-box) shares relevance
-            out regardless of the input, or is not ours.
+            same shape as the relevance; None where the first layer's rule (flat, w-square, z-box) propagates
+            relevance regardless of the input, or is not ours.
     """
 
     input: Tensor

@@ -14,7 +14,7 @@ class LayerAccount:
     Attributes:
         name: the layer's name in the network.
         layer: its class.
-        rule: the rule that shared out its relevance.
+        rule: the rule that propagated its relevance.
         upper: relevance of its outputs, float64 [B] (all classes: [B, C]).
         lower: relevance of its inputs, same shape.
         to_bias: relevance that its biases took, same shape.

@@ -85,7 +85,7 @@ def guarded(model: nn.Module) -> Iterator[nn.Module]:
             stack.enter_context(torch.autocast(device_type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))  # compiled modules inside the network
         stack.enter_context(_full_precision())
-        stack.enter_context(_stand_ins(network))
+        stack.enter_context(_substitutes(network))
         _keep_plain(network)
         yield network
 
@@ -110,8 +110,8 @@ def _check_modules(network: nn.Module) -> None:
         tensors = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
         if "_fsdp_wrapped_module" in module._modules or any(hasattr(tensor, "full_tensor") for tensor in tensors):
             raise UserError(
-                f"{place} shares its weights out among processes: load its full state dict into a plain network and "
-                "explain that"
+                f"{place} has its weights spread over several processes: load its full state dict into a plain "
+                "network and explain that"
             )
         if any(map(is_lazy, tensors)):
             raise UserError(f"{place} has no weights yet: run the network once, so that it learns its input's shape")
@@ -155,7 +155,7 @@ class _PlainForward(TorchFunctionMode):
 
 
 def _keep_plain(network: nn.Module) -> None:
-    """Run the network's forward as a plain one, as long as its stand-ins are there."""
+    """Run the network's forward as a plain one, as long as its substitutes are there."""
     forward, dtype = network.forward, precision(network)
 
     @wraps(forward)
@@ -188,8 +188,8 @@ def _full_precision() -> Iterator[None]:
 
 
 @contextmanager
-def _stand_ins(network: nn.Module) -> Iterator[None]:
-    """Eval mode, with copies of buffers, and stand-ins for parameters that share their memory where they can."""
+def _substitutes(network: nn.Module) -> Iterator[None]:
+    """Eval mode, with copies of buffers, and substitutes for parameters that share their memory where they can."""
     dtype = precision(network)
     found = [(module, dict(vars(module))) for module in network.modules()]
     everywhere = [(hooks, dict(hooks)) for hooks in (_global_backward_hooks, _global_backward_pre_hooks)]

@@ -52,4 +52,4 @@ def _of_samples(relevance: Tensor, modified_gradient: Tensor | None) -> dict[str
     # alpha-beta maps hold thirty times the magnitude of the relevance that they propagate. With the stabilizer it is
     # 1.02 times, and the sums are as exact.
     given = relevance if modified_gradient is None else None
-    return {"relevance": given, "quotient": modified_gradient, "stabilizer": STABILIZER}
+    return {"relevance": given, "modified_gradient": modified_gradient, "stabilizer": STABILIZER}

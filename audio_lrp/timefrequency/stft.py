@@ -32,7 +32,7 @@ def dft_relevance(
     signal: Tensor,
     relevance: Tensor | None = None,
     *,
-    quotient: Tensor | None = None,
+    modified_gradient: Tensor | None = None,
     segment: Segment | None = None,
 ) -> Tensor:
     """Relevance of each frequency of the whole signal: LRP-0 through the inverse DFT.
@@ -43,16 +43,16 @@ def dft_relevance(
     Args:
         signal: the network's input x [..., N].
         relevance: relevance R of each sample [..., N]; or
-        quotient: R / x in its place [..., N], as value-preserving rules have it before the last step: the gradient
-            that, multiplied by the input, is the relevance.
+        modified_gradient: R / x in its place [..., N], as value-preserving rules have it before the last step: the
+            gradient that, multiplied by the input, is the relevance.
         segment: the relevance of these samples alone, e.g. of one word; None: of all.
 
     Returns:
         Relevance of bins 0 to N // 2, frequency k / N per sample [..., N // 2 + 1]; sums to the samples' relevance.
 
     Raises:
-        UserError: shapes or types that do not fit, not exactly one of ``relevance`` and ``quotient``, or samples of
-            zero with relevance (see `STFT.relevance`).
+        UserError: shapes or types that do not fit, not exactly one of ``relevance`` and ``modified_gradient``, or
+            samples of zero with relevance (see `STFT.relevance`).
 
     Example:
         A network that hears a tone of three periods out of a sum of two:
@@ -63,7 +63,7 @@ def dft_relevance(
         >>> dft_relevance(signal, signal * heard).round().abs().tolist()
         [0.0, 0.0, 0.0, 4.0, 0.0]
     """
-    shared = _quotient(signal, relevance, quotient, segment)
+    shared = _modified_gradient(signal, relevance, modified_gradient, segment)
     return _product(torch.fft.rfft(signal), torch.fft.rfft(shared), signal.shape[-1], dim=-1)
 
 
@@ -171,7 +171,7 @@ class STFT:
         signal: Tensor,
         relevance: Tensor | None = None,
         *,
-        quotient: Tensor | None = None,
+        modified_gradient: Tensor | None = None,
         segment: Segment | None = None,
         stabilizer: float = 0.0,
     ) -> Tensor:
@@ -183,21 +183,21 @@ class STFT:
         `audio_lrp.timefrequency.bands`.
 
         Near a zero crossing a sample is the small sum of large contributions. Where it is relevant all the same (rules
-        that share out biases, as alpha-beta does, see to that), LRP-0 hands huge relevance of both signs to all
-        frequencies, which a map then shows instead of what matters. With a stabilizer s, a sample hands on only
+        that propagate biases, as alpha-beta does, see to that), LRP-0 gives huge relevance of both signs to all
+        frequencies, which a map then shows instead of what matters. With a stabilizer s, a sample propagates only
         ``x^2 / (x^2 + (s * level)^2)`` of its relevance by LRP-0, where level is the signal's root mean square around
         the sample; the rest goes to the frames that hold the sample and there to frequencies by their power. Sums stay
         exact. 0.03 changes the way of about 1 % of AudioNet's relevance, and removing the most relevant bins then
         costs the network clearly more of its confidence.
 
-        A sample that is exactly zero has no relevance to hand on, so padding gets none. That holds only for rules
+        A sample that is exactly zero has no relevance to propagate, so padding gets none. That holds only for rules
         proportional to the input; flat, w-square and z-box at the first layer are not, and their relevance has no
         time-frequency form.
 
         Args:
             signal: the network's input x [..., num_samples].
             relevance: relevance R of each sample [..., num_samples]; or
-            quotient: R / x in its place (see `dft_relevance`).
+            modified_gradient: R / x in its place (see `dft_relevance`).
             segment: the relevance of these samples alone, e.g. of one word; None: of all.
             stabilizer: 0: LRP-0; `STABILIZER` is a good choice for maps to be looked at or listened to.
 
@@ -205,8 +205,8 @@ class STFT:
             Relevance [..., bins, frames]; sums to the samples' relevance.
 
         Raises:
-            UserError: shapes or types that do not fit, not exactly one of ``relevance`` and ``quotient``, samples of
-                zero with relevance, or a negative stabilizer.
+            UserError: shapes or types that do not fit, not exactly one of ``relevance`` and ``modified_gradient``,
+                samples of zero with relevance, or a negative stabilizer.
 
         Example:
             What the first half of a signal contributed, in the band from 1 to 2 kHz:
@@ -222,29 +222,29 @@ class STFT:
         """
         if stabilizer < 0:
             raise UserError(f"the stabilizer is {stabilizer}: pass 0 for LRP-0, or a small positive share")
-        shared = _quotient(signal, relevance, quotient, segment)
+        shared = _modified_gradient(signal, relevance, modified_gradient, segment)
         spectrum = self.spectrum(signal)
         if stabilizer == 0:
-            return self._handed_on(spectrum, shared)
-        kept = self._share_kept(signal, stabilizer)
-        rest = self._shared_by_power(spectrum, signal * shared * (1 - kept))
-        return self._handed_on(spectrum, shared * kept) + rest
+            return self._by_lrp_0(spectrum, shared)
+        kept = self._fraction_by_lrp_0(signal, stabilizer)
+        rest = self._by_power(spectrum, signal * shared * (1 - kept))
+        return self._by_lrp_0(spectrum, shared * kept) + rest
 
-    def _handed_on(self, spectrum: Tensor, shared: Tensor) -> Tensor:
-        """LRP-0 of the quotients ``shared`` [..., num_samples]."""
+    def _by_lrp_0(self, spectrum: Tensor, shared: Tensor) -> Tensor:
+        """LRP-0 of the modified gradients ``shared`` [..., num_samples]."""
         transformed = self._transform(shared / self._overlap.to(shared), self.synthesis_window)
         return _product(spectrum, transformed, self.window_length, dim=-2)
 
-    def _share_kept(self, signal: Tensor, stabilizer: float) -> Tensor:
-        """Share of each sample's relevance that LRP-0 hands on [..., num_samples]."""
+    def _fraction_by_lrp_0(self, signal: Tensor, stabilizer: float) -> Tensor:
+        """Fraction of each sample's relevance that LRP-0 propagates [..., num_samples]."""
         power = self._frames(signal, self.window).square().sum(dim=-1) / self.window.square().sum()
         both = (self.window * self.synthesis_window).to(signal)
         level = (self._overlap_add(power[..., None] * both) / self._overlap.to(signal)).clamp(min=0).sqrt()
         ratio = stabilizer * level / signal.masked_fill(signal == 0, 1.0)
         return 1 / (1 + ratio.square())
 
-    def _shared_by_power(self, spectrum: Tensor, relevance: Tensor) -> Tensor:
-        """Relevance [..., num_samples] to frames by their share of the overlap, and there to bins by their power."""
+    def _by_power(self, spectrum: Tensor, relevance: Tensor) -> Tensor:
+        """Relevance [..., num_samples] to frames by their part of the overlap, and there to bins by their power."""
         both = self.window * self.synthesis_window
         of_frames = self._frames(relevance / self._overlap.to(relevance), both).sum(dim=-1)
         magnitude = spectrum.abs()
@@ -306,7 +306,7 @@ def spectrogram_plane() -> STFT:
 
     Periodic Hann window of 455 samples, hop 35. The recipe computes 230 frames and drops the first two and the last;
     the 227 that remain reach every sample, so the transform is inverted from them alone and no relevance falls to
-    frames that are not in the picture. The recipe's spectrogram also drops the topmost bin, 227; see `plane_relevance`.
+    frames outside of the plane. The recipe's spectrogram also drops the topmost bin, 227; see `plane_relevance`.
     """
     with torch.inference_mode(False):  # kept for later callers, who may want gradients
         window = torch.hann_window(455, periodic=True, dtype=torch.float64)
@@ -317,7 +317,7 @@ def plane_relevance(
     signal: Tensor,
     relevance: Tensor | None = None,
     *,
-    quotient: Tensor | None = None,
+    modified_gradient: Tensor | None = None,
     segment: Segment | None = None,
     stabilizer: float = 0.0,
 ) -> Tensor:
@@ -330,7 +330,7 @@ def plane_relevance(
     Args:
         signal: the network's input [..., 8000].
         relevance: relevance of each sample [..., 8000]; or
-        quotient: relevance divided by the input in its place (see `dft_relevance`).
+        modified_gradient: relevance divided by the input in its place (see `dft_relevance`).
         segment: the relevance of these samples alone; None: of all.
         stabilizer: see `STFT.relevance`; 0: LRP-0.
 
@@ -345,15 +345,19 @@ def plane_relevance(
         >>> plane_relevance(signal, signal**2).shape
         torch.Size([2, 1, 227, 227])
     """
-    plane = spectrogram_plane().relevance(signal, relevance, quotient=quotient, segment=segment, stabilizer=stabilizer)
+    plane = spectrogram_plane().relevance(
+        signal, relevance, modified_gradient=modified_gradient, segment=segment, stabilizer=stabilizer
+    )
     return torch.cat([plane[..., :-2, :], plane[..., -2:, :].sum(dim=-2, keepdim=True)], dim=-2)
 
 
-def _quotient(signal: Tensor, relevance: Tensor | None, quotient: Tensor | None, segment: Segment | None) -> Tensor:
+def _modified_gradient(
+    signal: Tensor, relevance: Tensor | None, modified_gradient: Tensor | None, segment: Segment | None
+) -> Tensor:
     """Relevance over signal [..., N]: zero where the signal is, and outside the segment."""
-    given = quotient if relevance is None else relevance
-    if given is None or (relevance is not None and quotient is not None):
-        raise UserError("pass either the relevance of each sample or its quotient, relevance over input")
+    given = modified_gradient if relevance is None else relevance
+    if given is None or (relevance is not None and modified_gradient is not None):
+        raise UserError("pass either the relevance of each sample or its modified_gradient, relevance over input")
     for name, value in (("signal", signal), ("relevance", given)):
         if value.dtype not in (torch.float32, torch.float64):
             raise UserError(f"the {name} holds {value.dtype}: pass float32 or float64")
@@ -372,7 +376,7 @@ def _quotient(signal: Tensor, relevance: Tensor | None, quotient: Tensor | None,
         given = relevance / signal.masked_fill(silent, 1.0)
     shared = given.masked_fill(silent, 0.0)
     if not shared.isfinite().all():
-        raise UserError("relevance over input is not finite: check the relevance, or pass the quotient itself")
+        raise UserError("relevance over input is not finite: check the relevance, or pass the modified_gradient itself")
     if segment is not None:
         begin, end = segment
         if not 0 <= begin < end <= signal.shape[-1]:

@@ -535,7 +535,7 @@ def test_time_frequency_units_of_waveforms_can_be_written_in_yaml(make_data, run
     batch = make_data_ready(make_data()).examples("validate", 4, 0)
     stft = STFT(8000, torch.hann_window(256, periodic=True), hop_length=64)
     explanation = attribute(module.network, batch.input, batch.label)
-    relevance = stft.relevance(batch.input, quotient=explanation.modified_gradient, stabilizer=STABILIZER)
+    relevance = stft.relevance(batch.input, modified_gradient=explanation.modified_gradient, stabilizer=STABILIZER)
     curves = perturbation_curves(
         *(module.network, batch.input, batch.label, relevance),
         orders=callback.orders,

@@ -115,7 +115,7 @@ def test_inserting_the_inverse_transform_as_a_layer_gives_the_same() -> None:
     expected = (gradient * parts).sum(dim=-1).detach()
     leaf = signal.clone().requires_grad_()
     (quotient,) = torch.autograd.grad(network(leaf), leaf)
-    torch.testing.assert_close(stft.relevance(signal, quotient=quotient), expected, rtol=0, atol=1e-12)
+    torch.testing.assert_close(stft.relevance(signal, modified_gradient=quotient), expected, rtol=0, atol=1e-12)
     torch.testing.assert_close(stft.relevance(signal, quotient * signal), expected, rtol=0, atol=1e-10)
 
 
@@ -135,8 +135,8 @@ def test_totals_are_those_of_the_samples(dtype: torch.dtype, tolerance: float) -
 
 def test_float32_agrees_with_float64() -> None:
     signal, quotient = random(2, 8000), random(2, 8000, seed=1)
-    exact = plane_relevance(signal, quotient=quotient)
-    single = plane_relevance(signal.float(), quotient=quotient.float())
+    exact = plane_relevance(signal, modified_gradient=quotient)
+    single = plane_relevance(signal.float(), modified_gradient=quotient.float())
     torch.testing.assert_close(single.double(), exact, rtol=0, atol=1e-5 * exact.abs().max().item())
 
 
@@ -151,14 +151,16 @@ def test_padding_has_no_relevance_and_changes_nothing() -> None:
     signal, quotient = random(8000), random(8000, seed=1)
     signal[:2000] = 0.0
     signal[6000:] = 0.0
-    plane = plane_relevance(signal, quotient=quotient)
+    plane = plane_relevance(signal, modified_gradient=quotient)
     starts = spectrogram_plane().start + 35 * torch.arange(227)
     padding = (starts + 455 <= 2000) | (starts >= 6000)
     assert padding.sum() > 80
     assert (plane[:, padding] == 0).all()
     torch.testing.assert_close(plane, plane_relevance(signal, quotient * signal))
     elsewhere = quotient.masked_fill(signal == 0, 123.0)  # what a network thinks of samples that are not there
-    torch.testing.assert_close(dft_relevance(signal, quotient=elsewhere), dft_relevance(signal, quotient=quotient))
+    torch.testing.assert_close(
+        dft_relevance(signal, modified_gradient=elsewhere), dft_relevance(signal, modified_gradient=quotient)
+    )
     assert (plane_relevance(torch.zeros(8000), torch.zeros(8000)) == 0).all()
 
 
@@ -266,7 +268,7 @@ def test_the_stabilizer_tames_zero_crossings_and_keeps_totals() -> None:
     starts = spectrogram_plane().start + 35 * torch.arange(227)
     assert (tamed[:, (starts + 455 <= 1000) | (starts >= 7000)] == 0).all()
     by_quotient = plane_relevance(
-        signal, quotient=relevance / signal.masked_fill(signal == 0, 1.0), stabilizer=STABILIZER
+        signal, modified_gradient=relevance / signal.masked_fill(signal == 0, 1.0), stabilizer=STABILIZER
     )
     torch.testing.assert_close(by_quotient, tamed)
     assert (plane_relevance(torch.zeros(2, 8000), torch.zeros(2, 8000), stabilizer=STABILIZER) == 0).all()
@@ -301,9 +303,13 @@ def test_windows_have_a_length() -> None:
     ("signal", "arguments", "message"),
     [
         (torch.ones(8000), {}, "either the relevance"),
-        (torch.ones(8000), {"relevance": torch.ones(8000), "quotient": torch.ones(8000)}, "either the relevance"),
+        (
+            torch.ones(8000),
+            {"relevance": torch.ones(8000), "modified_gradient": torch.ones(8000)},
+            "either the relevance",
+        ),
         (torch.ones(8000).bfloat16(), {"relevance": torch.ones(8000)}, "signal holds torch.bfloat16"),
-        (torch.ones(8000), {"quotient": torch.ones(8000).half()}, "relevance holds torch.float16"),
+        (torch.ones(8000), {"modified_gradient": torch.ones(8000).half()}, "relevance holds torch.float16"),
         (torch.ones(8000), {"relevance": torch.ones(7999)}, "one value for each sample"),
         (torch.ones(800), {"relevance": torch.ones(800)}, "takes signals of 8000 samples"),
         (torch.zeros(8000), {"relevance": torch.ones(8000)}, "proportional to the input"),
