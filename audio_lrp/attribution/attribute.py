@@ -176,6 +176,9 @@ def attribute(
 def _registered(composite: Composite, network: nn.Module) -> Iterator[None]:
     try:
         composite.register(network)
+        for module in network.modules():  # zennit 1's canonizers leave weights that require a gradient
+            computed = {name: value for name, value in vars(module).items() if isinstance(value, Tensor)}
+            vars(module).update({name: value.detach() for name, value in computed.items() if value.grad_fn is not None})
         yield
     finally:
         composite.remove()

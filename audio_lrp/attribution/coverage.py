@@ -280,15 +280,19 @@ def _is_what_its_parameters_say(layer: Any, sample: Tensor, output: Tensor) -> b
         sample: the first sample of its input [1, ...].
         output: what it returned for the whole batch [B, ...].
     """
-    parameters = layer._parameters
+    parameters, attributes = layer._parameters, vars(layer)
     changed = {name: None if value is None else -2 * value for name, value in parameters.items()}
+    # zennit 1's canonizers put others before them.
+    others = {name: value for name, value in attributes.items() if name in parameters and isinstance(value, Tensor)}
     with torch.no_grad():
         found = layer.forward(sample)
         try:
             layer._parameters = changed
+            attributes.update({name: -2 * value for name, value in others.items()})
             proportional = layer.forward(sample)
         finally:
             layer._parameters = parameters
+            attributes.update(others)
     expected = output[:1].detach()
     tolerance = 1e-4 * expected.abs().nan_to_num().max().item()
     factor = -2 if changed else 1

@@ -196,7 +196,7 @@ REFUSED = {
     ),
     "sum_function": (lambda: Residual(torch.add), "a function in the network's forward \\(operation Add\\)"),
     "softmax_in_between": (lambda: inserted(nn.Softmax(dim=1)), "module '4' \\(Softmax\\).*replace it by a layer"),
-    "attention": (Attention, "module 'attention' \\(MultiheadAttention\\): it is not elementwise"),
+    "attention": (Attention, "module 'attention' \\(MultiheadAttention\\)"),
 }
 
 
