@@ -15,7 +15,8 @@ def html(page: Page) -> str:
     """The page as HTML; all text in it is escaped.
 
     Its content security policy allows the page's own style, known by its hash, and pictures and sounds inside the page
-    or in files beside it: no script, no style of anybody else's, no network.
+    or in files beside it: no script, no style of anybody else's, no network. A page with files beside it does not say
+    when it was written, so that the same recordings give the same files.
     """
     templates = Environment(
         loader=PackageLoader("audio_lrp.html", "templates"),
@@ -33,5 +34,5 @@ def html(page: Page) -> str:
         policy=f"default-src 'none'; img-src {media}; media-src {media}; style-src 'sha256-{digest}'; base-uri 'none'; "
         "form-action 'none'",
         version=__version__,
-        written=datetime.now().strftime("%Y-%m-%d %H:%M"),
+        written=None if page.beside else datetime.now().strftime("%Y-%m-%d %H:%M"),
     )

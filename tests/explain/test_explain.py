@@ -491,3 +491,12 @@ def test_load_names_the_way_out_for_networks_of_others(tmp_path, monkeypatch) ->
     with pytest.raises(UserError, match="if you trust it, say so with --plugin explainable"):
         audio_lrp.load(path)
     assert isinstance(audio_lrp.load(path, plugins=["explainable"]).network, WaveformNetwork)
+
+
+def test_the_same_recordings_give_the_same_files_at_any_time(tmp_path, waveform_checkpoint, monkeypatch) -> None:
+    path = tone(tmp_path / "tone.wav", 0.3)
+    explain(waveform_checkpoint, [path], tmp_path / "now")
+    monkeypatch.setattr("audio_lrp.html.rendering.datetime", None)  # what is not asked cannot differ
+    explain(waveform_checkpoint, [path], tmp_path / "later")
+    for file in (file for file in (tmp_path / "now").rglob("*") if file.is_file()):
+        assert file.read_bytes() == (tmp_path / "later" / file.relative_to(tmp_path / "now")).read_bytes()
