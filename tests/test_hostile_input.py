@@ -89,8 +89,8 @@ def wav(file_format: str = "WAV", subtype: str = "PCM_16") -> bytes:
     return file.getvalue()
 
 
-counts = pytest.mark.parametrize("count", [150, pytest.param(1000, marks=pytest.mark.slow)])
-few_counts = pytest.mark.parametrize("count", [15, pytest.param(100, marks=pytest.mark.slow)])
+counts = pytest.mark.parametrize("count", [150, pytest.param(500, marks=pytest.mark.slow)])
+few_counts = pytest.mark.parametrize("count", [15, pytest.param(50, marks=pytest.mark.slow)])
 
 
 @counts

@@ -23,7 +23,7 @@ from audio_lrp.data.packing.cache import intact
 
 pytestmark = pytest.mark.slow
 
-KILLS = {"cache": 10, "training": 10, "explain": 6, "study": 6, "sweep": 6}
+KILLS = {"cache": 8, "training": 8, "explain": 5, "study": 5, "sweep": 4}
 """How many kills each must survive."""
 
 
